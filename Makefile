@@ -1,0 +1,31 @@
+# Two commands matter: `make demo` and `make test`. Everything lives in .venv and leaves when it is deleted.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test check lock format clean
+setup: .venv/.ready
+
+.venv/.ready: requirements.lock pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" sh scripts/setup.sh
+
+demo: setup
+	@$(BIN)/python -m scripts.demo
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/python -m scripts.reference --check
+
+format: setup
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lock: setup
+	@sh scripts/lock.sh
+
+clean:
+	rm -rf .venv

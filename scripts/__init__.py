@@ -1,0 +1,1 @@
+"""Programs of the project itself: set-up, demo, generated documentation."""

@@ -1,0 +1,1 @@
+"""The forward agent: the daemon that owns every port forward of an instance."""

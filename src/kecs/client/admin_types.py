@@ -1,0 +1,123 @@
+"""What the control plane answers on `controlplane.sock` below `/_kecs/`, beside the endpoints.
+
+Every error there is a JSON object `{"message", "hint", "exitCode"}` (`Refusal`) with an HTTP status of
+400 and above, so that the command line shows it as its own. Members are in camelCase.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of what crosses the wire."""
+
+
+class Refusal(Message, frozen=True, kw_only=True):
+    """An error on its way to the person."""
+
+    message: str
+    hint: str | None = None
+    exit_code: int = 1
+
+
+class PeerStatus(Message, frozen=True, kw_only=True):
+    """How the control plane sees the agent."""
+
+    state: str
+    """`connected`, `absent` (none is wanted), `starting`, or `BACKOFF`."""
+    detail: str | None = None
+
+
+class Status(Message, frozen=True, kw_only=True):
+    """`GET /_kecs/status`."""
+
+    version: str
+    pid: int
+    instance: str
+    instance_id: str
+    runtime: str
+    region: str
+    api_port: int
+    started_at: float
+    clusters: int
+    services: int
+    tasks_running: int
+    tasks_pending: int
+    memory: int
+    """Resident bytes."""
+    agent: PeerStatus
+    warnings: list[str] = []
+
+
+class PsPort(Message, frozen=True, kw_only=True):
+    """A port of a task."""
+
+    container: str
+    container_port: int
+    protocol: str
+    name: str | None
+    host_port: int
+    ready: bool
+    forward: str | None = None
+    """Filled in by the command line from the agent's list."""
+
+
+class PsTask(Message, frozen=True, kw_only=True):
+    """A task in `kecs ps`."""
+
+    region: str
+    cluster: str
+    task_id: str
+    service: str | None
+    task_definition: str
+    """`family:revision`."""
+    last_status: str
+    desired_status: str
+    health_status: str
+    public: bool
+    created_at: float
+    stopped_reason: str | None
+    ports: list[PsPort]
+
+
+class PsService(Message, frozen=True, kw_only=True):
+    """A service in `kecs ps`."""
+
+    region: str
+    cluster: str
+    service: str
+    status: str
+    task_definition: str
+    desired: int
+    running: int
+    pending: int
+    public: bool
+    rollout_state: str
+    deployments: int
+
+
+class Ps(Message, frozen=True, kw_only=True):
+    """`GET /_kecs/ps`: `?stopped=1` adds tasks that are STOPPED."""
+
+    services: list[PsService]
+    tasks: list[PsTask]
+
+
+class Explain(Message, frozen=True, kw_only=True):
+    """`GET /_kecs/explain?type=service|task&cluster=C&name=N[&region=R]`."""
+
+    title: str
+    facts: list[str]
+    """What is so, most important first; one sentence each."""
+    without_effect: list[str]
+    """Settings that are stored but do nothing here, with the reason."""
+    advice: list[str]
+    """What to do next, with commands."""
+
+
+class StopProgress(Message, frozen=True, kw_only=True):
+    """One line of the stream that `POST /_kecs/shutdown` answers; the last has `done`."""
+
+    text: str
+    done: bool = False

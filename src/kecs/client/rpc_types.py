@@ -1,0 +1,189 @@
+"""Requests and replies of the agent's JSON-RPC 2.0, used by both sides.
+
+One JSON object a line on `agent.sock`. `docs/reference/rpc.md` is generated from `METHODS`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from kecs.client.endpoints import Route
+from kecs.forward.spec import ForwardSpec
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of what crosses the wire: members in camelCase."""
+
+
+class Empty(Message, frozen=True, kw_only=True):
+    """No parameters, or nothing to say."""
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """Reply of `agent.hello`."""
+
+    version: str
+    """KECS's version: a client of another one says so and restarts the agent."""
+    pid: int
+    instance: str
+    instance_id: str
+
+
+class AgentStatus(Message, frozen=True, kw_only=True):
+    """Reply of `agent.status`."""
+
+    version: str
+    pid: int
+    started_at: float
+    forwards: int
+    controlplane: str
+    """`connected` or why not."""
+    memory: int
+    """Resident bytes."""
+
+
+class Connections(Message, frozen=True, kw_only=True):
+    """Connections of a forward: open now, in all, held now."""
+
+    open: int = 0
+    total: int = 0
+    held: int = 0
+
+
+class Bytes(Message, frozen=True, kw_only=True):
+    """Bytes from clients (`in`) and to clients (`out`)."""
+
+    in_: int = msgspec.field(default=0, name="in")
+    out: int = 0
+
+
+class LastError(Message, frozen=True, kw_only=True):
+    """The last thing that went wrong and when (epoch seconds)."""
+
+    message: str
+    time: float
+
+
+class EndpointRow(Message, frozen=True, kw_only=True):
+    """One endpoint of a forward as `list` shows it."""
+
+    task_id: str
+    route: Route
+    ready: bool
+    draining: bool
+    open: int = 0
+
+
+class ForwardRow(Message, frozen=True, kw_only=True):
+    """One row of `forward.list` (docs/design/contracts.md, section 3)."""
+
+    id: str
+    name: str
+    type: str
+    region: str
+    cluster: str
+    service: str | None
+    task_id: str | None
+    tags: dict[str, str]
+    address: list[str]
+    local_port: int
+    target_port: int
+    """Container port."""
+    protocol: str
+    state: str
+    """STARTING, ACTIVE, WAITING, FAILED or ENDED."""
+    reason: str | None
+    endpoints: list[EndpointRow]
+    connections: Connections
+    bytes: Bytes
+    last_error: LastError | None
+    created_at: float
+
+
+class StartRequest(Message, frozen=True, kw_only=True):
+    """`forward.start`: several specs are all started, or none."""
+
+    forwards: list[ForwardSpec]
+    wait: float | None = None
+    """Seconds to wait for ACTIVE; None returns when the port listens."""
+    owner: str | None = None
+    """Real path of the file that defines it; None: by hand."""
+
+
+class Started(Message, frozen=True, kw_only=True):
+    """One forward of a `StartReply`; `created` is false when it was there already."""
+
+    forward: ForwardRow
+    created: bool
+
+
+class StartReply(Message, frozen=True, kw_only=True):
+    """Reply of `forward.start`."""
+
+    forwards: list[Started]
+
+
+class StopRequest(Message, frozen=True, kw_only=True):
+    """`forward.stop`: by ids or names, or all."""
+
+    forwards: list[str] = []
+    all: bool = False
+
+
+class ForwardRows(Message, frozen=True, kw_only=True):
+    """Reply of `forward.list` and of `forward.stop` (what was stopped)."""
+
+    forwards: list[ForwardRow]
+
+
+class GetRequest(Message, frozen=True, kw_only=True):
+    """`forward.get` and `forward.watch`: by id or name."""
+
+    forward: str
+
+
+class ConnectionEvent(Message, frozen=True, kw_only=True):
+    """A line that `forward.watch` streams, for `--foreground`: a connection or a change of state."""
+
+    type: str
+    """`opened`, `ended` or `state`."""
+    time: float
+    forward: str
+    number: int | None = None
+    peer: str | None = None
+    why: str | None = None
+    received: int | None = None
+    sent: int | None = None
+    seconds: float | None = None
+    row: ForwardRow | None = None
+
+
+class Failure(Message, frozen=True, kw_only=True):
+    """`error.data` of a JSON-RPC error: a `KecsError` on its way to the person."""
+
+    hint: str | None = None
+    exit_code: int = 1
+
+
+METHODS: dict[str, tuple[type[Message], type[Message]]] = {
+    "agent.hello": (Empty, Hello),
+    "agent.status": (Empty, AgentStatus),
+    "agent.shutdown": (Empty, Empty),
+    "forward.start": (StartRequest, StartReply),
+    "forward.stop": (StopRequest, ForwardRows),
+    "forward.list": (Empty, ForwardRows),
+    "forward.get": (GetRequest, ForwardRow),
+    "forward.watch": (GetRequest, ForwardRow),
+}
+"""Method name -> (parameters, result). `forward.watch` answers the row, then streams notifications
+`{"jsonrpc": "2.0", "method": "forward.event", "params": ConnectionEvent}` until the client leaves."""
+
+ERROR_CODE = -32000
+"""JSON-RPC code of a `KecsError`; its `data` is a `Failure`."""
+
+
+def to_json(value: Any) -> Any:
+    """Turn a message into plain JSON values, members in camelCase."""
+    return msgspec.to_builtins(value)

@@ -1,0 +1,1 @@
+"""The control plane: the daemon that serves the ECS API and runs tasks."""

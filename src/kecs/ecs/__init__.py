@@ -1,0 +1,1 @@
+"""What Amazon ECS means: resources, operations, the scheduler. Pure: values in, values out."""

@@ -1,0 +1,48 @@
+"""What an ECS operation may know besides its parameters and the rows: passed in, never looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+ACCOUNT = "123456789012"
+"""The one account of every instance."""
+
+
+@dataclass(frozen=True)
+class RuntimeTraits:
+    """What the instance's runtime can do, as far as operations must know it."""
+
+    name: str = "local"
+    runs_images: bool = False
+    """False on `local`: `image` is recorded and not pulled; a container needs a command."""
+    chooses_ports: bool = True
+    """True on `local`: each container port gets a KECS port."""
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Times that can be tuned (docs/reference/settings.md); seconds."""
+
+    healthy_after: float = 1.0
+    """A task without a health check counts as healthy so long after RUNNING (AWS: 40 s)."""
+    ready_timeout: float = 30.0
+    """A task that does not listen is RUNNING all the same after this."""
+    drain: float = 5.0
+    """Longest wait for open connections before a planned stop."""
+    time_scale: float = 1.0
+    """Multiplies `healthy_after`, health-check intervals and stopTimeout, nothing else."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """One call's circumstances."""
+
+    region: str
+    now: float
+    """Epoch seconds."""
+    new_id: Callable[[], str]
+    """A fresh random id of 32 hexadecimal digits."""
+    account: str = ACCOUNT
+    runtime: RuntimeTraits = field(default_factory=RuntimeTraits)
+    knobs: Knobs = field(default_factory=Knobs)

@@ -1,0 +1,178 @@
+"""What asyncio and the relay loop say to each other (docs/design/contracts.md, section 1).
+
+All are immutable and cross two queues. Sockets travel with `Listen` only; from then on the loop owns
+them. Endpoints are plain addresses: the loop knows no ECS.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One place that can take connections of a forward."""
+
+    id: str
+    """Opaque to the loop (the agent uses the task id)."""
+    host: str
+    port: int
+    draining: bool = False
+    """No new connections; existing ones go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldLimits:
+    """How long and how many connections wait while no endpoint is there."""
+
+    seconds: float = 30.0
+    connections: int = 1024
+
+
+# To the loop
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Take these bound, listening sockets and serve them; `forward` is the forward's id."""
+
+    forward: str
+    sockets: tuple[socket.socket, ...]
+    hold: HoldLimits = field(default_factory=HoldLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """From now on the forward has exactly these endpoints (ready ones and draining ones)."""
+
+    forward: str
+    version: int
+    endpoints: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """Answer `Seen(version)`: every message before this one is in effect."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the forward's listeners; its connections at once, or only the held ones."""
+
+    forward: str
+    connections: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Answer `Stats(token)` with the counters of all forwards."""
+
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Report (or stop reporting) each connection of the forward as `Opened` and `Ended`."""
+
+    forward: str
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Close everything and end the thread."""
+
+
+ToLoop = Listen | Snapshot | Barrier | Close | Query | Watch | Stop
+
+# From the loop
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All messages before `Barrier(version)` are in effect."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """No connection of this forward is open to a draining endpoint any more (said once)."""
+
+    forward: str
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A connect to an endpoint failed; `time` is epoch seconds."""
+
+    forward: str
+    endpoint: str
+    error: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The number of held connections went from 0 to more, or back to 0."""
+
+    forward: str
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counters of one forward. `received` came from clients, `sent` went to them (bytes)."""
+
+    open: int = 0
+    total: int = 0
+    held: int = 0
+    received: int = 0
+    sent: int = 0
+    expired: int = 0
+    """Held connections that were closed because nothing came in time, or there were too many."""
+    by_endpoint: tuple[tuple[str, int], ...] = ()
+    """Open connections by endpoint id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Answer to `Query`: counters by forward id."""
+
+    token: int
+    forwards: dict[str, Counters]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A watched forward's connection was accepted; `number` counts from 1 in each forward."""
+
+    forward: str
+    number: int
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A watched forward's connection ended; `why` is `closed`, `reset`, or an error's text."""
+
+    forward: str
+    number: int
+    why: str
+    received: int
+    sent: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The loop's thread ended by a failure: the process must exit non-zero and be started again."""
+
+    error: str
+
+
+FromLoop = Seen | Drained | Refused | Waiting | Stats | Opened | Ended | Died

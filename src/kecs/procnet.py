@@ -1,0 +1,64 @@
+"""The TCP sockets of this machine as the kernel lists them in /proc/net/tcp and tcp6 (Linux).
+
+Standard library only: the task shim loads this file by its path. The format is that of
+`get_tcp4_sock` in Linux' net/ipv4/tcp_ipv4.c: addresses are words in host order, ports hexadecimal.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from typing import NamedTuple
+
+ESTABLISHED = 0x01
+LISTEN = 0x0A
+
+
+class Socket(NamedTuple):
+    """One row; `remote` is ("0.0.0.0", 0) or ("::", 0) for a listening socket."""
+
+    local: tuple[str, int]
+    remote: tuple[str, int]
+    state: int
+    uid: int
+    inode: int
+    """0 for a socket without a process: orphaned, TIME_WAIT, or not yet accepted."""
+
+
+def tcp_sockets(pid: int | None = None, states: frozenset[int] | None = None) -> list[Socket]:
+    """List the TCP sockets of this network namespace, or of that of process `pid`.
+
+    `states` keeps only those states. Returns [] where /proc has no such files.
+    """
+    root = f"/proc/{pid}" if pid is not None else "/proc"
+    found: list[Socket] = []
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        try:
+            with open(f"{root}/net/{name}", encoding="ascii") as file:  # noqa: PTH123 - also for the shim
+                rows = file.readlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            fields = row.split()
+            state = int(fields[3], 16)
+            if states is None or state in states:
+                found.append(
+                    Socket(
+                        _address(fields[1], family),
+                        _address(fields[2], family),
+                        state,
+                        int(fields[7]),
+                        int(fields[9]),
+                    )
+                )
+    return found
+
+
+def _address(text: str, family: int) -> tuple[str, int]:
+    words, _, port = text.partition(":")
+    raw = bytes.fromhex(words)
+    if sys.byteorder == "little":
+        raw = b"".join(struct.pack("<I", word) for (word,) in struct.iter_unpack(">I", raw))
+    host = socket.inet_ntop(family, raw)
+    return host.removeprefix("::ffff:") if host.startswith("::ffff:") else host, int(port, 16)

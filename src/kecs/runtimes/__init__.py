@@ -1,0 +1,1 @@
+"""What runs a task: one adapter for each kind of place."""

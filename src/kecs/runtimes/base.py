@@ -1,0 +1,146 @@
+"""What the control plane needs of a runtime: it starts, stops, observes and exposes *tasks*.
+
+Deployments, restarts and reasons are `kecs.ecs.scheduler`'s work. Observations are whole states, not
+edges: losing one and seeing the next is the same as seeing both, so a reconnect needs no history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+
+class PortSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of a container and the port of this machine that stands for it."""
+
+    container_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    name: str | None = None
+    host_port: int = 0
+
+
+class Dependency(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of a container's `dependsOn`."""
+
+    container: str
+    condition: Literal["START", "COMPLETE", "SUCCESS", "HEALTHY"]
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """A container's health check; seconds, already multiplied by `time_scale`."""
+
+    command: list[str]
+    """As in the API: `CMD` and arguments, or `CMD-SHELL` and one string."""
+    interval: float = 30.0
+    timeout: float = 5.0
+    retries: int = 3
+    start_period: float = 0.0
+
+
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A container to run; overrides, environment files and secrets are already merged in."""
+
+    name: str
+    image: str
+    essential: bool = True
+    entry_point: list[str] = []
+    command: list[str] = []
+    environment: dict[str, str] = {}
+    """Everything the process gets beyond what the runtime itself adds."""
+    working_directory: str | None = None
+    user: str | None = None
+    depends_on: list[Dependency] = []
+    health_check: HealthCheck | None = None
+    stop_timeout: float = 30.0
+    """Seconds from the stop signal to SIGKILL, already multiplied by `time_scale`."""
+    start_timeout: float | None = None
+    """Seconds that its dependencies may take before the task fails; None: no limit."""
+    ports: list[PortSpec] = []
+    definition: dict[str, Any] = {}
+    """The container definition as registered, for what only some runtimes honour."""
+
+
+class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A task to run."""
+
+    id: str
+    arn: str
+    region: str
+    cluster: str
+    family: str
+    revision: int
+    service: str | None = None
+    network_mode: str = "awsvpc"
+    containers: list[ContainerSpec]
+
+
+class ContainerObserved(msgspec.Struct, frozen=True, kw_only=True):
+    """What a runtime sees of one container."""
+
+    name: str
+    status: Literal["PENDING", "RUNNING", "STOPPED"] = "PENDING"
+    pid: int | None = None
+    runtime_id: str | None = None
+    exit_code: int | None = None
+    """128 + signal number when a signal ended it."""
+    reason: str | None = None
+    """Why it could not start or was ended, in ECS's words, e.g. `CannotStartContainerError: …`."""
+    health: Literal["HEALTHY", "UNHEALTHY", "UNKNOWN"] = "UNKNOWN"
+    listening: list[tuple[str, int]] = []
+    """(host to dial, TCP port) of each LISTEN socket of its processes, e.g. ("127.0.0.1", 29999)."""
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+class TaskObserved(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole of what a runtime sees of one task, now."""
+
+    task_id: str
+    containers: list[ContainerObserved] = []
+    ended: bool = False
+    """Nothing of the task exists any more and this is its last observation."""
+    failure: str | None = None
+    """Why the task could not start, with ECS's error name: `ResourceInitializationError: …`."""
+    lost: bool = False
+    """The runtime no longer knows the task, or what watched over it died."""
+    port_taken: int | None = None
+    """The task died before it was ready because a stranger holds this port of its own."""
+
+
+class Runtime(Protocol):
+    """Runs tasks. Methods return when the order is taken; what comes of it are observations."""
+
+    name: str
+
+    async def open(self, expected: Sequence[str]) -> None:
+        """Begin: adopt the tasks with these ids that still live, end what nobody expects.
+
+        An observation follows for each of `expected`, one with `lost` for those that are gone.
+        """
+        ...
+
+    async def run(self, task: TaskSpec) -> None:
+        """Start a task. A failure to start is an observation, not an exception."""
+        ...
+
+    async def stop(self, task_id: str) -> None:
+        """Stop a task: stop signal, stopTimeout, SIGKILL, all descendants. Idempotent."""
+        ...
+
+    def observations(self) -> AsyncIterator[TaskObserved]:
+        """Yield observations until `close`."""
+        ...
+
+    async def logs(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
+        """Yield what a container wrote, oldest first; with `follow` until it has ended."""
+        ...
+
+    async def forget(self, task_id: str) -> None:
+        """Delete what is kept of a stopped task that can no longer be described."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; tasks go on."""
+        ...

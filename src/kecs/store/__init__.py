@@ -1,0 +1,1 @@
+"""The state of ECS on disk (DuckDB). Only the control plane opens it."""
