@@ -1,0 +1,1 @@
+"""Tests with real daemons, real processes and real sockets, in temporary homes."""

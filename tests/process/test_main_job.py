@@ -1,0 +1,79 @@
+"""The main job under load: what is promised of requests while a service rolls."""
+
+from __future__ import annotations
+
+import urllib.request
+from functools import partial
+
+import pytest
+from tests.process.harness import Home, until
+from tests.process.load import Load
+
+DEPLOYMENTS = 3
+IDLE = 1000
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("keep_alive", [False, True], ids=["new-connections", "keep-alive"])
+def test_no_request_fails_over_three_deployments_with_1000_idle_connections(home: Home, keep_alive):
+    """200 requests a second, from before the first update to the end of the third: 0 failed."""
+    home.start()
+    aws = home.aws()
+    home.register(version="0")
+    home.service()
+    home.stable()
+    port = home.forward("service", "default/web")["localPort"]
+    old_tasks = 0
+
+    with Load(port, keep_alive=keep_alive, idle=IDLE) as load:
+        until(lambda: load.idle_open == IDLE, "the idle connections are open", seconds=30)
+        until(lambda: load.tally.total > 100, "requests are answered")
+        for version in range(1, DEPLOYMENTS + 1):
+            before = {task["taskArn"] for task in home.tasks()}
+            old_tasks += len(before)
+            revision = home.register(version=str(version))
+            aws.update_service(service="web", taskDefinition=revision)
+            until(partial(rolled, home, revision, before), f"deployment {version} is complete", seconds=60)
+        until(lambda: load.tally.total >= 2000, "2,000 requests were made", seconds=60)
+        until(lambda: load.idle_open == IDLE, "the idle connections are open again", seconds=30)
+
+    tally = load.tally
+    assert not tally.failed, f"{len(tally.failed)} of {tally.total} failed: {tally.failed[:3]}"
+    assert tally.total >= 2000
+    assert {answer.split()[0] for answer in tally.answers} == {"0", "1", "2", "3"}
+    if keep_alive:
+        assert tally.again <= IDLE + 200 * old_tasks
+    else:
+        assert tally.again == 0
+    row = home.forwards()[0]
+    assert (row["state"], row["localPort"]) == ("ACTIVE", port)
+
+
+def rolled(home: Home, revision: str, before: set[str]) -> bool:
+    """Tell whether the newest deployment is COMPLETED and all tasks of its predecessor are STOPPED."""
+    service = home.describe()
+    primary = service["deployments"][0]
+    if primary["taskDefinition"] != revision or primary["rolloutState"] != "COMPLETED":
+        return False
+    described = home.aws().describe_tasks(tasks=sorted(before))["tasks"]
+    return all(task["lastStatus"] == "STOPPED" for task in described)
+
+
+@pytest.mark.timeout(120)
+def test_200_forwards_at_once(running: Home):
+    """One agent serves 200 forwards, each on its own port, and every one of them answers."""
+    running.register()
+    running.service(count=1)
+    running.stable()
+    ports = set()
+    for index in range(200):
+        row = running.forward("service", "default/web", ":80", "--name", f"many-{index}")
+        ports.add(row["localPort"])
+    assert len(ports) == 200
+
+    for port in sorted(ports):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+            assert answer.status == 200
+    rows = running.forwards()
+    assert len(rows) == 200
+    assert {row["state"] for row in rows} == {"ACTIVE"}
