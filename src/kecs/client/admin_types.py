@@ -121,3 +121,16 @@ class StopProgress(Message, frozen=True, kw_only=True):
 
     text: str
     done: bool = False
+
+
+class LogLine(Message, frozen=True, kw_only=True):
+    """One line of `GET /_kecs/logs?cluster=C&name=N[&container=X][&region=R][&follow=1]`.
+
+    `name` is a service, or a task by id, unique prefix or ARN. The answer is one JSON object a line, oldest
+    first for each container; with `follow` it goes on until the client leaves, or no task can add more.
+    """
+
+    task_id: str
+    container: str
+    text: str
+    """What the container wrote, without the newline; undecodable bytes are replaced."""
