@@ -56,6 +56,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ports: list[EndpointPort] = []
     """Port mappings of the current task definition (not ready, no routes): what can be asked for,
     known even while no task exists."""
+    subnets: list[str] = []
+    """Of its `awsvpcConfiguration`: a refusal names the command that sets `assignPublicIp` without
+    losing them."""
+    security_groups: list[str] = []
 
 
 class EndpointsLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

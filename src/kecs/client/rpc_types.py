@@ -42,6 +42,8 @@ class AgentStatus(Message, frozen=True, kw_only=True):
     """`connected` or why not."""
     memory: int
     """Resident bytes."""
+    warnings: list[str] = []
+    """What the person should know, e.g. that an unreadable file was moved aside."""
 
 
 class Connections(Message, frozen=True, kw_only=True):
@@ -136,6 +138,8 @@ class ForwardRows(Message, frozen=True, kw_only=True):
     """Reply of `forward.list` and of `forward.stop` (what was stopped)."""
 
     forwards: list[ForwardRow]
+    warnings: list[str] = []
+    """As in `AgentStatus`: notes for standard error."""
 
 
 class GetRequest(Message, frozen=True, kw_only=True):
