@@ -1,0 +1,80 @@
+"""What `kecs ps` shows, from the committed state. Pure."""
+
+from __future__ import annotations
+
+from kecs.client.admin_types import Ps, PsPort, PsService, PsTask
+from kecs.controlplane.endpoints import REACHABLE
+from kecs.ecs.model import Service, Task
+from kecs.ecs.state import Reader
+
+PENDING = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
+
+
+def ps(state: Reader, *, stopped: bool) -> Ps:
+    """Return services and tasks; `stopped` adds the tasks that have stopped."""
+    tasks = state.scan(Task)
+    return Ps(
+        services=[
+            _service(service, tasks) for service in state.scan(Service) if service.status != "INACTIVE"
+        ],
+        tasks=[_task(task) for task in tasks if stopped or task.last_status not in ("STOPPED", "DELETED")],
+    )
+
+
+def tasks_of(service: Service, tasks: list[Task]) -> list[Task]:
+    """Keep the tasks of `service`."""
+    return [
+        task
+        for task in tasks
+        if task.service == service.name and task.cluster == service.cluster and task.region == service.region
+    ]
+
+
+def short_name(arn: str) -> str:
+    """Return what stands behind the last slash of an ARN: `family:revision` for a task definition."""
+    return arn.rpartition("/")[2]
+
+
+def _service(service: Service, tasks: list[Task]) -> PsService:
+    own = tasks_of(service, tasks)
+    primary = next((each for each in service.deployments if each.status == "PRIMARY"), None)
+    return PsService(
+        region=service.region,
+        cluster=service.cluster,
+        service=service.name,
+        status=service.status,
+        task_definition=short_name(service.task_definition),
+        desired=service.desired_count,
+        running=sum(task.last_status == "RUNNING" for task in own),
+        pending=sum(task.last_status in PENDING for task in own),
+        public=service.public,
+        rollout_state=primary.rollout_state if primary else "",
+        deployments=len(service.deployments),
+    )
+
+
+def _task(task: Task) -> PsTask:
+    return PsTask(
+        region=task.region,
+        cluster=task.cluster,
+        task_id=task.id,
+        service=task.service,
+        task_definition=f"{task.family}:{task.revision}",
+        last_status=task.last_status,
+        desired_status=task.desired_status,
+        health_status=task.health_status,
+        public=task.public,
+        created_at=task.created_at,
+        stopped_reason=task.stopped_reason,
+        ports=[
+            PsPort(
+                container=port.container,
+                container_port=port.container_port,
+                protocol=port.protocol,
+                name=port.name,
+                host_port=port.host_port,
+                ready=port.ready and task.last_status in REACHABLE,
+            )
+            for port in task.ports
+        ],
+    )

@@ -1,0 +1,114 @@
+"""KECS ports of local tasks: chosen by binding, kept as rows while the task lives and 60 s more.
+
+(docs/design/contracts.md, 3 and 7.) A port is bound to see that it is free and released at once, because
+the task's own process is to bind it; between the two a stranger can take it, which the runtime then
+reports as `port_taken` and the task flow answers with another port.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from kecs.ecs.model import LocalPort, Task, TaskPort
+from kecs.ecs.state import Reader, Tx
+from kecs.errors import KecsError
+
+KEPT_AFTER_RELEASE = 60.0
+"""Seconds for which a released port is not given again."""
+LOOPBACK = "127.0.0.1"
+
+
+class NoPortLeftError(Exception):
+    """Every candidate is taken; the text is the task's stopped reason."""
+
+
+class TaskPorts:
+    """Chooses ports for tasks. Lives on the event loop: a choice is made without an await in it."""
+
+    def __init__(
+        self,
+        candidates: Sequence[int],
+        is_free: Callable[[int], bool],
+        named_elsewhere: Callable[[], set[int]],
+    ) -> None:
+        self._candidates = candidates
+        self._is_free = is_free
+        self._named_elsewhere = named_elsewhere
+        self._in_hand: set[int] = set()
+
+    def choose(self, state: Reader, task: Task) -> list[TaskPort]:
+        """Return the ports of `task` with a port of this machine for each that needs one.
+
+        The chosen ports stay reserved until `commit` or `give_back`. Raises `NoPortLeftError`.
+        """
+        # One number stands for a container port in both protocols, so that PORT_53 has one meaning.
+        numbers: dict[tuple[str, int], int] = {}
+        avoid: set[int] | None = None
+        chosen: list[TaskPort] = []
+        for port in task.ports:
+            number = self._given(task, port)
+            if number == 0:
+                if avoid is None:
+                    avoid = {row.port for row in state.scan(LocalPort)} | self._named_elsewhere()
+                key = (port.container, port.container_port)
+                number = numbers.get(key) or self._next(avoid)
+                numbers[key] = number
+            chosen.append(msgspec.structs.replace(port, host_port=number, ready=False))
+        return chosen
+
+    def commit(self, tx: Tx, task: Task, ports: Iterable[TaskPort]) -> None:
+        """Write the rows of the chosen ports."""
+        for number in sorted({port.host_port for port in ports} & self._in_hand):
+            tx.put(LocalPort(port=number, region=task.region, task_id=task.id))
+
+    def give_back(self, ports: Iterable[TaskPort]) -> None:
+        """End the reservation: the rows are committed, or will not be."""
+        self._in_hand -= {port.host_port for port in ports}
+
+    @staticmethod
+    def _given(task: Task, port: TaskPort) -> int:
+        """Return the port that network mode and definition prescribe; 0: a KECS port is needed."""
+        if task.network_mode == "host":
+            return port.container_port
+        return port.host_port
+
+    def _next(self, avoid: set[int]) -> int:
+        for candidate in self._candidates:
+            if candidate not in avoid and candidate not in self._in_hand and self._is_free(candidate):
+                self._in_hand.add(candidate)
+                return candidate
+        raise NoPortLeftError(
+            "CannotStartContainerError: no port is left for local tasks between "
+            f"{min(self._candidates)} and {max(self._candidates)}"
+        )
+
+
+def release(tx: Tx, task: Task, now: float, number: int | None = None) -> None:
+    """Mark the ports of `task` (or only `number`) as released: they may be given again later."""
+    for port in task.ports:
+        row = tx.get(LocalPort, port.host_port)
+        if row is None or row.task_id != task.id or row.released_at is not None:
+            continue
+        if number is None or number == row.port:
+            tx.put(msgspec.structs.replace(row, released_at=now))
+
+
+def can_bind(number: int) -> bool:
+    """Tell whether a process of this machine could listen on `number` now, in TCP and UDP."""
+    from kecs.net import listener
+
+    try:
+        sockets = listener.bind([LOOPBACK], number)
+    except (KecsError, OSError, listener.PortTaken):
+        return False
+    for each in sockets:
+        each.close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        try:
+            udp.bind((LOOPBACK, number))
+        except OSError:
+            return False
+    return True
