@@ -1,1 +1,1 @@
-"""The state of ECS on disk (DuckDB). Only the control plane opens it."""
+"""DuckDB, and the state of ECS in it. `kecs.store.ecs.Store` is the whole of it to others."""
