@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check lock format clean
+.PHONY: setup demo test check bench lock format clean
 setup: .venv/.ready
 
 .venv/.ready: requirements.lock pyproject.toml scripts/setup.sh
@@ -20,6 +20,9 @@ check: setup
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/python -m scripts.reference --check
+
+bench: setup
+	@$(BIN)/python -m benchmarks
 
 format: setup
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

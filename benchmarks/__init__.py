@@ -1,0 +1,1 @@
+"""Measurements beside a peer: same machine, same run, alternating. `make bench` prints one table."""
