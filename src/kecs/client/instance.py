@@ -31,6 +31,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     api_port: int
     """Port of the ECS API on 127.0.0.1, kept for ever."""
     desired: Desired = "stopped"
+    ended: bool = False
+    """A `kecs stop` came to its end: no task is left to be looked for."""
     agent: Desired = "running"
     """`stopped` after `kecs port-forward agent stop`."""
     access_key_id: str

@@ -165,21 +165,23 @@ def wait_until_gone(daemon: Daemon, paths: InstancePaths, limit: float) -> bool:
 
 
 def require_running(paths: InstancePaths) -> instances.Instance:
-    """Return the instance when it should be running.
-
-    An instance that is stopped, or the default one before its first start, is exit 5; a name that no
-    instance has is exit 3.
-    """
-    instance = instances.read(paths)
-    if instance is None and paths.name != "default":
-        return instances.require(paths)
-    if instance is None or instance.desired != "running":
-        raise KecsError(
-            f"the instance `{paths.name}` is not running",
-            "start it by `kecs start" + (f" --instance {paths.name}`" if paths.name != "default" else "`"),
-            ExitCode.UNREACHABLE,
-        )
+    """Return the instance when it should be running; else raise (exit 3: there is none, 5: stopped)."""
+    instance = instances.require(paths)
+    if instance.desired != "running":
+        raise stopped(paths)
     return instance
+
+
+def stopped(paths: InstancePaths) -> KecsError:
+    """Return the error for a command that needs a running instance."""
+    return KecsError(
+        f"the instance `{paths.name}` is stopped", f"start it by {start_command(paths)}", ExitCode.UNREACHABLE
+    )
+
+
+def start_command(paths: InstancePaths) -> str:
+    """Return the command that starts the instance, in backticks."""
+    return "`kecs start`" if paths.name == "default" else f"`kecs start --instance {paths.name}`"
 
 
 def _start_agent(paths: InstancePaths, note: Callable[[str], None]) -> None:
@@ -294,17 +296,16 @@ def _winner_is_ready(daemon: Daemon, paths: InstancePaths, end: float, limit: fl
 
 
 def _failure(daemon: Daemon, log: Path, before: int, code: int) -> KecsError:
-    words, hint = last_words(_tail(log, before))
+    words, hint = last_words(tail(log, before))
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    known = exit_code(code) if code > 0 else ExitCode.UNREACHABLE
     return KecsError(
         f"{_NAMES[daemon]} did not start: {words or how}",
         hint or f"see `{log}`",
-        ExitCode.UNREACHABLE if known == ExitCode.FAILED else known,
+        exit_code(code) if code > 0 else ExitCode.UNREACHABLE,
     )
 
 
-def _tail(log: Path, start: int) -> str:
+def tail(log: Path, start: int) -> str:
     """Return what was written to `log` since `start`; all of it when the log was rotated meanwhile."""
     try:
         with log.open("rb") as file:

@@ -1,0 +1,348 @@
+"""The life of an instance: created and started, stopped, destroyed; each step can be repeated safely.
+
+`instance.yaml` says what is wanted before anything is started or told to stop, and is put back when a start
+fails (docs/design/contracts.md, 5). Used by the command line; it prints nothing, `note` tells of progress.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import string
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from kecs import files
+from kecs.client import launch as launching
+from kecs.client.agent import NotRunning, WentAway, exit_code, hung, is_up
+from kecs.client.controlplane import ControlPlaneClient
+from kecs.client.instance import Instance, change, read, require, write
+from kecs.errors import ExitCode, KecsError
+from kecs.paths import InstancePaths, instances
+
+RUNTIMES = ("local",)
+"""Runtimes that are built."""
+DEFAULT_REGION = "us-east-1"
+STOP_LIMIT = 180.0
+"""Seconds for tasks to end without a control plane: the longest stopTimeout of ECS is 120 s."""
+_KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TMPDIR")
+_KEY_LETTERS = string.ascii_uppercase + "234567"
+Note = Callable[[str], None]
+
+
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What `kecs start` was told; None means: as it was, or choose."""
+
+    port: int | None = None
+    """0 chooses one, or keeps the one that was chosen."""
+    runtime: str | None = None
+    region: str | None = None
+    require_key: bool | None = None
+    knobs: dict[str, float] = {}
+    environment: Mapping[str, str]
+    """The caller's environment, whole."""
+    directory: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What `start` did."""
+
+    instance: Instance
+    already: bool
+    """It ran before."""
+    agent: bool
+    """The agent was started, because there are forwards."""
+
+
+def start(paths: InstancePaths, wishes: Wishes, note: Note) -> Outcome:
+    """Start the instance and return when its API answers; create it when there is none.
+
+    Raises `KecsError`: exit 4 when it exists with other settings, the daemon's own error when that dies. A
+    start that fails leaves things as they were.
+    """
+    for daemon in ("agent", "controlplane"):
+        launching.socket_of(daemon, paths)  # too long a path: before a folder exists
+    forwards = has_forwards(paths)
+    fresh, before, now = _wish(paths, wishes)
+    already = before is not None and before.desired == "running" and is_up(str(paths.controlplane_socket))
+    if not already:
+        note(f"starting the instance `{paths.name}`")
+        try:
+            launching.launch("controlplane", paths)
+        except BaseException:
+            _put_back(paths, before, fresh=fresh)
+            raise
+    missing = forwards and not is_up(str(paths.agent_socket))
+    if missing:
+        note("starting the agent: there are port forwards")
+        launching.launch("agent", paths)
+    return Outcome(instance=read(paths) or now, already=already, agent=missing)
+
+
+def stop(paths: InstancePaths, note: Note) -> bool:
+    """Stop the instance so that nothing of it runs; tell whether it was not stopped before.
+
+    Order: desired, agent, tasks, control plane. Safe to repeat after it was interrupted.
+    """
+    instance = require(paths)
+    if instance.desired == "stopped" and instance.ended and not _any_daemon(paths):
+        return False
+    change(paths, lambda was: msgspec.structs.replace(was, desired="stopped", ended=False))
+    note(f"stopping the instance `{paths.name}`")
+    _end_agent(paths, note)
+    for _ in range(3):
+        _end_controlplane(paths, note)
+        if not _any_daemon(paths):
+            break
+        # A daemon that the other one was launching while both were told to leave: it leaves by itself.
+        _end_agent(paths, note)
+    else:
+        raise KecsError(
+            f"a daemon of the instance `{paths.name}` does not end",
+            f"see `{paths.controlplane_log}` and `{paths.agent_log}`, then run `kecs stop` again",
+            ExitCode.UNREACHABLE,
+        )
+    change(paths, lambda was: msgspec.structs.replace(was, ended=True))
+    return True
+
+
+def destroy(paths: InstancePaths, note: Note) -> None:
+    """Stop the instance and delete its folder. Raises `KecsError` (exit 3) when there is none."""
+    if paths.instance_file.exists() or not paths.root.is_dir() or _any_daemon(paths):
+        stop(paths, note)
+    try:
+        shutil.rmtree(paths.root)
+    except OSError as error:
+        raise files.unusable(Path(error.filename or paths.root), error) from error
+
+
+def has_forwards(paths: InstancePaths) -> bool:
+    """Tell whether `config.yaml` names forwards, or is broken: the agent then moves it aside and says so.
+
+    Raises `KecsError` (exit 4) when a newer version wrote it.
+    """
+    try:
+        document = files.read_yaml(paths.forwards_config, version=1)
+    except files.Unreadable:
+        return True
+    return bool(document and document.get("forwards"))
+
+
+def _wish(paths: InstancePaths, wishes: Wishes) -> tuple[bool, Instance | None, Instance]:
+    """Write down that the instance should run; return whether its folder is new, what was written, what is."""
+    fresh = False
+    for _ in range(3):
+        fresh = _make_folders(paths) or fresh
+        try:
+            with files.locked(paths.instance_lock):
+                before = read(paths)
+                now = _created(paths, wishes) if before is None else _changed(paths, before, wishes)
+                if now != before:
+                    write(paths, now)
+                return fresh, before, now
+        except KecsError:
+            # Without the folder: another start, which had created it, failed and removed it. Once more.
+            if paths.root.is_dir():
+                if fresh and not paths.instance_file.exists():
+                    shutil.rmtree(paths.root, ignore_errors=True)
+                raise
+    raise KecsError(f"`{paths.root}` is removed again and again", "run the command again")
+
+
+def _make_folders(paths: InstancePaths) -> bool:
+    """Create the instance's folder, and those above, each of them private; tell whether it is new."""
+    for folder in (paths.home, instances(paths.home)):
+        files.make_private_folder(folder)
+    try:
+        paths.root.mkdir(mode=0o700)
+    except FileExistsError:
+        fresh = False
+    except OSError as error:
+        raise files.unusable(paths.root, error) from error
+    else:
+        fresh = True
+    files.make_private_folder(paths.root)
+    return fresh
+
+
+def _created(paths: InstancePaths, wishes: Wishes) -> Instance:
+    env = wishes.environment
+    region = wishes.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
+    return Instance(
+        name=paths.name,
+        id=secrets.token_hex(4),
+        runtime=wishes.runtime or "local",
+        region=region,
+        api_port=wishes.port or 0,
+        desired="running",
+        access_key_id="KECS" + "".join(secrets.choice(_KEY_LETTERS) for _ in range(16)),
+        require_key=bool(wishes.require_key),
+        environment=kept_environment(env),
+        directory=wishes.directory,
+        knobs=wishes.knobs,
+        created_at=time.time(),
+    )
+
+
+def _changed(paths: InstancePaths, before: Instance, wishes: Wishes) -> Instance:
+    """Apply `wishes` to an instance that exists. Raises `KecsError` (exit 4) where they contradict it."""
+    running = before.desired == "running"
+    for what, wish, is_now in (
+        ("runtime", wishes.runtime, before.runtime),
+        ("region", wishes.region, before.region),
+        ("port", wishes.port or None if running and before.api_port else None, before.api_port),
+        ("require-key", wishes.require_key if running else None, before.require_key),
+    ):
+        if wish is not None and wish != is_now:
+            raise _conflict(paths, what, wish, is_now)
+    if running:
+        return before
+    return msgspec.structs.replace(
+        before,
+        desired="running",
+        agent="running",
+        ended=False,
+        api_port=wishes.port or before.api_port,
+        require_key=before.require_key if wishes.require_key is None else wishes.require_key,
+        environment=kept_environment(wishes.environment),
+        directory=wishes.directory,
+        knobs=wishes.knobs,
+    )
+
+
+def _conflict(paths: InstancePaths, what: str, wish: object, is_now: object) -> KecsError:
+    if what in ("port", "require-key"):
+        hint = "stop it first: `kecs stop`"
+    else:
+        hint = f"the {what} was chosen at the first start; for another: `kecs start --instance NAME`"
+    return KecsError(
+        f"the instance `{paths.name}` has {what} {_shown(is_now)}, not {_shown(wish)}",
+        hint,
+        ExitCode.CONFLICT,
+    )
+
+
+def _shown(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"`{value}`"
+
+
+def kept_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a local process gets of the caller's environment (docs/design/contracts.md, 7)."""
+    return {
+        name: value
+        for name, value in sorted(environment.items())
+        if name in _KEPT_VARIABLES or name.startswith("LC_")
+    }
+
+
+def _put_back(paths: InstancePaths, before: Instance | None, *, fresh: bool) -> None:
+    """Undo the wish of a start that failed, unless another start succeeds."""
+    with contextlib.suppress(KecsError), files.locked(paths.instance_lock):
+        if launching.is_locked(paths.controlplane_lock):
+            return
+        if before is not None:
+            write(paths, before)
+        elif fresh:
+            shutil.rmtree(paths.root, ignore_errors=True)
+        else:
+            paths.instance_file.unlink(missing_ok=True)
+
+
+def _any_daemon(paths: InstancePaths) -> bool:
+    return launching.is_locked(paths.agent_lock) or launching.is_locked(paths.controlplane_lock)
+
+
+def _end_agent(paths: InstancePaths, note: Note) -> None:
+    try:
+        launching.stop_agent(paths)
+    except KecsError as error:
+        _kill_hung("agent", paths, error, note)
+
+
+def _end_controlplane(paths: InstancePaths, note: Note) -> None:
+    """End all tasks and the control plane, through it when it lives and without it when not."""
+    client = ControlPlaneClient(paths)
+    ended = False
+    try:
+        client.status()  # whether it answers at all is known sooner than whether tasks end
+        for line in client.shutdown():
+            if line.text:
+                note(line.text)
+        ended = True
+    except (NotRunning, WentAway):
+        pass
+    except KecsError as error:
+        _kill_hung("controlplane", paths, error, note)
+    if not launching.wait_until_gone("controlplane", paths, launching.LIMIT):
+        silent = hung("the control plane", paths.controlplane_pid, paths.controlplane_log)
+        _kill_hung("controlplane", paths, silent, note)
+        ended = False
+    if not ended:
+        _end_tasks(paths)
+
+
+def _end_tasks(paths: InstancePaths) -> None:
+    """End what a control plane that died left running: `python -m kecs.controlplane … --stop`."""
+    if not paths.database.exists() and not paths.tasks.exists():
+        return
+    log = paths.controlplane_log
+    try:
+        with log.open("ab") as output:
+            before = output.tell()
+            done = subprocess.run(
+                launching.command("controlplane", paths, ("--stop",)),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                timeout=STOP_LIMIT,
+                check=False,
+            )
+    except OSError as error:
+        raise files.unusable(log, error) from error
+    except subprocess.TimeoutExpired as error:
+        raise KecsError(
+            f"the tasks did not end in {STOP_LIMIT:g} s", f"see `{log}`, then run `kecs stop` again"
+        ) from error
+    if done.returncode != 0:
+        words, hint = launching.last_words(launching.tail(log, before))
+        raise KecsError(
+            f"the tasks could not be ended: {words or f'exit code {done.returncode}'}",
+            hint or f"see `{log}`",
+            exit_code(done.returncode) if done.returncode > 0 else ExitCode.FAILED,
+        )
+
+
+def _kill_hung(daemon: launching.Daemon, paths: InstancePaths, error: KecsError, note: Note) -> None:
+    """Kill a daemon that does not leave, when its pid file names a process that is surely this daemon."""
+    pid_file = paths.agent_pid if daemon == "agent" else paths.controlplane_pid
+    if not launching.is_locked(launching.lock_of(daemon, paths)):
+        return
+    try:
+        pid = int(pid_file.read_text())
+    except (OSError, ValueError):
+        raise error from None
+    if not _is_daemon(pid, daemon, paths):
+        raise error
+    note(f"{error.message}: killing it")
+    os.kill(pid, 9)
+    if not launching.wait_until_gone(daemon, paths, 5.0):
+        raise error
+
+
+def _is_daemon(pid: int, daemon: str, paths: InstancePaths) -> bool:
+    """Tell whether process `pid` is this daemon of this instance, by its command line and its user."""
+    try:
+        if Path(f"/proc/{pid}").stat().st_uid != os.getuid():
+            return False
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return all(word.encode() in words for word in (f"kecs.{daemon}", str(paths.home), paths.name))
