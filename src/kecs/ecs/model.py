@@ -115,6 +115,10 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     """True once COMPLETED: a place the circuit breaker can roll back to."""
     next_start_at: float = 0.0
     """Earliest time to start a task again: failing tasks are started ever more slowly."""
+    healthy_seen_at: float = 0.0
+    """`healthy_at` of the last task that set `failed_tasks` back."""
+    is_rollback: bool = False
+    """Started by the circuit breaker: it is not rolled back again."""
 
 
 class ServiceEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,6 +212,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     memory_reservation: str | None = None
     listening: list[int] = []
     """TCP ports its processes really listen on; for `explain`."""
+    started_at: float | None = None
+    """When it was first seen to run; None: it never ran."""
 
 
 class Task(Row, frozen=True, kw_only=True):
@@ -255,7 +261,8 @@ class Task(Row, frozen=True, kw_only=True):
     connectivity_at: float | None = None
     started_at: float | None = None
     healthy_at: float | None = None
-    """When it began to count as healthy for its deployment."""
+    """From when it counts as healthy for its deployment: at RUNNING without a health check this lies
+    `healthy_after` ahead; None while it is UNHEALTHY or its health checks have not passed yet."""
     stopping_at: float | None = None
     execution_stopped_at: float | None = None
     stopped_at: float | None = None
