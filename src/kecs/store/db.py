@@ -30,7 +30,7 @@ _CONFIG = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
 }
-_NEEDED = ("connect", "Error", "FatalException", "InternalException", "IOException")
+_NEEDED = ("connect", "Error", "CatalogException")
 _log = logging.getLogger(__name__)
 
 RESTORE = "restore `{name}` and `{name}.wal` from a copy, or move both away to begin anew"
@@ -70,6 +70,16 @@ class Database:
             cursor = self._open().execute(sql, list(values))
             while chunk := cursor.fetchmany(256):
                 yield from chunk
+
+    def has_table(self, name: str) -> bool:
+        """Tell whether there is a table `name` (DuckDB's own list of tables takes 15 ms)."""
+        try:
+            self._open().execute(f"SELECT 1 FROM {name} LIMIT 0")  # noqa: S608 - a constant of ours
+        except self._engine.CatalogException:
+            return False
+        except self._engine.Error as error:
+            raise translate(self.path, error) from error
+        return True
 
     def write(self, statements: Iterable[Statement]) -> None:
         """Run `statements` in one transaction: durable on return, or nothing changed and `KecsError`.
@@ -209,7 +219,7 @@ def translate(path: Path, error: Exception) -> KecsError:
             f"the database `{path}` cannot be used: {line}",
             "make the folder yours and writable, or set KECS_HOME to another folder",
         )
-    if "database file with version number" in text:
+    if "newer version of DuckDB" in text:
         return newer(path, line)
     return KecsError(
         f"the database `{path}` cannot be read: {line}",

@@ -227,7 +227,8 @@ def _succeed(future: asyncio.Future[Any], result: Any) -> None:
 
 
 def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
-    if isinstance(error, StopIteration):  # a future refuses to carry it
-        error = RuntimeError("a transaction raised StopIteration")
+    if not isinstance(error, Exception) or isinstance(error, StopIteration):
+        # A future does not carry StopIteration; the others would end the event loop.
+        error = RuntimeError(f"a transaction raised {error!r}")
     if not future.done():
         future.set_exception(error)

@@ -89,8 +89,8 @@ def _new_connection(path: Path) -> contextlib.closing:  # type: ignore[type-arg]
 
 def _checked_version(database: Database) -> int:
     """Return the version of the database's schema, which is one that this program can read."""
-    tables = list(database.rows("SELECT table_name FROM duckdb_tables() WHERE table_name = 'kecs_schema'"))
-    versions = list(database.rows("SELECT version FROM kecs_schema")) if tables else []
+    known = database.has_table("kecs_schema")
+    versions = list(database.rows("SELECT version FROM kecs_schema")) if known else []
     if len(versions) != 1:
         raise KecsError(
             f"`{database.path}` is no database of KECS",
