@@ -200,13 +200,22 @@ def _with_containers(task: Task, seen: TaskObservation, now: float) -> Task:
     task = replace(task, containers=containers)
     open_ports = {number for item in containers for number in item.listening}
     ports = [port if port.protocol == "udp" else _tcp_port(port, open_ports, hosts) for port in task.ports]
-    stops = [item.finished_at or now for item in seen.containers if item.status == "STOPPED"]
-    ran = [item for item in containers if item.started_at is not None]
     stopped_at = task.execution_stopped_at
-    if stopped_at is None and any(item.essential and item.last_status == "STOPPED" for item in ran):
-        started = max(item.started_at or 0.0 for item in ran)
-        stopped_at = min(now, max(min(stops, default=now), started))
+    if stopped_at is None:
+        stopped_at = _execution_stopped_at(containers, by_name, now)
     return replace(task, ports=ports, execution_stopped_at=stopped_at, health_status=_health(containers))
+
+
+def _execution_stopped_at(
+    containers: list[Container], seen: Mapping[str, ContainerObservation], now: float
+) -> float | None:
+    """Return when the first essential container that had run stopped; None while none has."""
+    ends = [
+        max(item.started_at, found.finished_at or now if (found := seen.get(item.name)) else now)
+        for item in containers
+        if item.essential and item.last_status == "STOPPED" and item.started_at is not None
+    ]
+    return min(now, *ends) if ends else None
 
 
 def _merged(container: Container, seen: ContainerObservation | None, *, over: bool, now: float) -> Container:
