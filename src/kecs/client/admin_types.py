@@ -95,6 +95,8 @@ class PsService(Message, frozen=True, kw_only=True):
     public: bool
     rollout_state: str
     deployments: int
+    forwards: list[str] = []
+    """`127.0.0.1:PORT` of each forward that reaches it; filled in by the command line."""
 
 
 class Ps(Message, frozen=True, kw_only=True):

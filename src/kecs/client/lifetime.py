@@ -135,7 +135,7 @@ def has_forwards(paths: InstancePaths) -> bool:
 
 
 def _wish(paths: InstancePaths, wishes: Wishes) -> tuple[bool, Instance | None, Instance]:
-    """Write down that the instance should run; return whether its folder is new, what was written, what is."""
+    """Write down that the instance should run; return (the folder is new, before, now)."""
     fresh = False
     for _ in range(3):
         fresh = _make_folders(paths) or fresh
