@@ -7,6 +7,7 @@ next one. Transactions that wait while one is committed share the next commit.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import queue
 import threading
@@ -57,6 +58,7 @@ class Store:
         # acknowledged is on disk.
         store._thread = threading.Thread(target=store._run, args=(path, opened), name="store", daemon=True)
         store._thread.start()
+        atexit.register(store._end)
         store._state = await opened
         return store
 
@@ -87,8 +89,14 @@ class Store:
         if self._closed or self._thread is None:
             return
         self._closed = True
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        """End the thread; also when the interpreter ends without `close`, for DuckDB then complains."""
+        atexit.unregister(self._end)
         self._calls.put(None)
-        await asyncio.to_thread(self._thread.join)
+        if self._thread is not None:
+            self._thread.join()
 
     # What follows runs on the store's thread, down to `_publish`.
 
