@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kecs.client.endpoints import EndpointPort, EndpointTask, Route, Target
+from kecs.ecs import lifecycle
 from kecs.ecs.arn import parse_task_definition
 from kecs.ecs.model import Key, Row, Service, Task, TaskDefinition, TaskPort
 from kecs.ecs.state import Reader
@@ -153,6 +154,6 @@ def _port(task: Task, port: TaskPort) -> EndpointPort:
         container_port=port.container_port,
         protocol=port.protocol,
         ready=reachable and port.ready,
-        draining=task.last_status in LEAVING,
+        draining=lifecycle.is_draining(task),
         routes=[Route(kind="direct", host=port.host, port=port.host_port)] if reachable else [],
     )

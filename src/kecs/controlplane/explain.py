@@ -11,7 +11,8 @@ from kecs.client.admin_types import Explain
 from kecs.controlplane import without_effect
 from kecs.controlplane.endpoints import REACHABLE, definition_of
 from kecs.controlplane.lookup import find_service, find_task, nothing_found
-from kecs.controlplane.ps import PENDING, short_name, tasks_of
+from kecs.controlplane.ps import short_name, tasks_of
+from kecs.ecs import deployments
 from kecs.ecs.model import Container, Deployment, Service, Task, TaskPort
 from kecs.ecs.state import Reader
 
@@ -81,8 +82,7 @@ def unready(task: Task) -> Iterator[tuple[Container, TaskPort]]:
 
 
 def _standing(service: Service, tasks: list[Task]) -> str:
-    running = sum(task.last_status == "RUNNING" for task in tasks)
-    pending = sum(task.last_status in PENDING for task in tasks)
+    running, pending = deployments.counts(tasks)
     what = f"{running} of {service.desired_count} tasks are running, {pending} pending"
     if service.status == "ACTIVE":
         return f"the service is ACTIVE with {short_name(service.task_definition)}: {what}"
@@ -97,7 +97,7 @@ def _deployments(service: Service) -> Iterator[str]:
         yield f"{_named(deployment)} is {deployment.rollout_state}{failed}: {deployment.rollout_state_reason}"
     for deployment in (*service.deployments, *service.history):
         if deployment.rollout_state == "FAILED":
-            back = next((each for each in service.deployments if each.status == "PRIMARY"), None)
+            back = deployments.primary(service)
             if back is not None and back.id != deployment.id:
                 yield (
                     f"the circuit breaker gave up {_named(deployment)} and rolled back to "

@@ -15,6 +15,7 @@ import msgspec
 
 from kecs.client.endpoints import EndpointsLine, Target
 from kecs.controlplane.endpoints import Changes, TargetKey, all_targets, target_at, touched
+from kecs.ecs.model import Task
 from kecs.ecs.state import Reader
 
 MAX_BEHIND = 256
@@ -45,14 +46,22 @@ class Follower:
             self._lines.append(line)
         self._news.set()
 
+    def end(self) -> None:
+        """Let `next` look at once."""
+        self._news.set()
+
     async def next(self) -> bytes:
-        """Return the next line or lines, each ended by a newline: first of all a snapshot."""
+        """Return the next line or lines, each ended by a newline: first of all a snapshot. b"": the end."""
+        if self._hub.is_closed():
+            return b""
         try:
             async with asyncio.timeout(PING_EVERY):
                 await self._news.wait()
         except TimeoutError:
             return encode(EndpointsLine(type="ping", version=self._hub.version))
         self._news.clear()
+        if self._hub.is_closed():
+            return b""
         if self._behind:
             self._behind = False
             self._lines.clear()
@@ -71,6 +80,7 @@ class Hub:
         self._seen = 0
         self._drained: set[str] = set()
         self._opened = asyncio.Event()
+        self._closed = False
         self._agent_due = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
         self.on_agent: Callable[[bool], None] = lambda _connected: None
@@ -83,6 +93,9 @@ class Hub:
 
     def apply(self, state: Reader, changes: Changes) -> None:
         """Publish what a commit changed. Called after the commit, never before."""
+        self._drained.difference_update(
+            row.id for row, _ in changes.values() if isinstance(row, Task) and row.last_status == "STOPPED"
+        )
         changed: list[Target] = []
         removed: list[TargetKey] = []
         for key in sorted(touched(changes), key=str):
@@ -110,6 +123,17 @@ class Hub:
         """
         self._agent_due = agent_due
         self._opened.set()
+
+    def is_closed(self) -> bool:
+        """Tell whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """End all streams: the process is about to leave."""
+        self._closed = True
+        self._opened.set()
+        for follower in self._followers:
+            follower.end()
 
     async def opened(self) -> None:
         """Wait for `open`."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from kecs.client.admin_types import Ps, PsPort, PsService, PsTask
 from kecs.controlplane.endpoints import REACHABLE
+from kecs.ecs import deployments
 from kecs.ecs.model import Service, Task
 from kecs.ecs.state import Reader
-
-PENDING = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
 
 
 def ps(state: Reader, *, stopped: bool) -> Ps:
@@ -37,7 +36,8 @@ def short_name(arn: str) -> str:
 
 def _service(service: Service, tasks: list[Task]) -> PsService:
     own = tasks_of(service, tasks)
-    primary = next((each for each in service.deployments if each.status == "PRIMARY"), None)
+    running, pending = deployments.counts(own)
+    primary = deployments.primary(service)
     return PsService(
         region=service.region,
         cluster=service.cluster,
@@ -45,8 +45,8 @@ def _service(service: Service, tasks: list[Task]) -> PsService:
         status=service.status,
         task_definition=short_name(service.task_definition),
         desired=service.desired_count,
-        running=sum(task.last_status == "RUNNING" for task in own),
-        pending=sum(task.last_status in PENDING for task in own),
+        running=running,
+        pending=pending,
         public=service.public,
         rollout_state=primary.rollout_state if primary else "",
         deployments=len(service.deployments),
