@@ -6,7 +6,7 @@ edges: losing one and seeing the next is the same as seeing both, so a reconnect
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -56,7 +56,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     stop_timeout: float = 30.0
     """Seconds from the stop signal to SIGKILL, already multiplied by `time_scale`."""
     start_timeout: float | None = None
-    """Seconds that its dependencies may take before the task fails; None: no limit."""
+    """Seconds from its own start within which it must be what others wait for (COMPLETE, SUCCESS,
+    HEALTHY), else those give up (AWS API reference, ContainerDefinition); None: no limit."""
     ports: list[PortSpec] = []
     definition: dict[str, Any] = {}
     """The container definition as registered, for what only some runtimes honour."""
@@ -114,10 +115,12 @@ class Runtime(Protocol):
 
     name: str
 
-    async def open(self, expected: Sequence[str]) -> None:
+    async def open(self, expected: Sequence[str], keep: Collection[str] | None = None) -> None:
         """Begin: adopt the tasks with these ids that still live, end what nobody expects.
 
-        An observation follows for each of `expected`, one with `lost` for those that are gone.
+        An observation follows for each of `expected`, one with `lost` for those that are gone. `keep`
+        names stopped tasks that can still be described: what is kept of them (logs) stays, what is
+        kept of others goes; None: everything stays.
         """
         ...
 
