@@ -26,6 +26,7 @@ ANSWER = 5.0
 """Seconds for the answer to anything else."""
 MAX_LINE = 64 * 1024 * 1024
 """Bytes of one line; a snapshot of 10,000 tasks has about 5 MB."""
+_AGAIN = 0.05
 _READ = 65536
 
 
@@ -46,6 +47,24 @@ async def fetch_endpoints(paths: InstancePaths) -> EndpointsLine:
     async with _translated(), asyncio.timeout(ANSWER), _exchange(paths, "GET", "/_kecs/endpoints") as parts:
         body = b"".join([part async for part in parts])
         return _decode(body)
+
+
+async def await_endpoints(paths: InstancePaths, within: float = ANSWER) -> EndpointsLine:
+    """Ask as `fetch_endpoints`, and go on asking for `within` seconds while nobody answers.
+
+    A control plane that was killed is back in a second or two; whoever asks just then need not know.
+    """
+    failure: ControlPlaneLost | None = None
+    try:
+        async with asyncio.timeout(within):
+            while True:
+                try:
+                    return await fetch_endpoints(paths)
+                except ControlPlaneLost as error:
+                    failure = error
+                await asyncio.sleep(_AGAIN)
+    except TimeoutError as error:
+        raise failure or ControlPlaneLost("it does not answer") from error
 
 
 async def follow_endpoints(

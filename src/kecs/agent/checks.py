@@ -1,0 +1,251 @@
+"""What `forward.start` refuses, and in which words. No I/O: the endpoints of now are an argument."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kecs.client.endpoints import EndpointPort, EndpointTask, Target
+from kecs.errors import ExitCode, KecsError
+from kecs.forward import spec as specs
+from kecs.forward.spec import ForwardSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A spec whose target was found: everything but the name and the local port is decided."""
+
+    spec: ForwardSpec
+    region: str
+    cluster: str
+    service: str | None
+    task_id: str | None
+    target_port: int
+    target_port_name: str | None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for forwards that lead to the same port of the same target."""
+        return (self.region, self.cluster, self.service, self.task_id, self.target_port)
+
+
+def check_spec(spec: ForwardSpec) -> None:
+    """Refuse what is wrong whatever exists: syntax, addresses, and what is not built yet."""
+    try:
+        specs.check(spec)
+    except specs.TargetSyntaxError as error:
+        raise KecsError(str(error), "see `kecs port-forward start --help`", ExitCode.USAGE) from error
+    for address in spec.address:
+        if not _is_ip(address):
+            raise KecsError(
+                f"`{address}` is no IP address",
+                "give one of this machine, such as `127.0.0.1`",
+                ExitCode.USAGE,
+            )
+    if spec.target.tags:
+        raise KecsError(
+            "forwards to tasks by tags are not built yet",
+            "name the task: `kecs port-forward start task CLUSTER/TASK`; `kecs ps` lists them",
+        )
+    if not spec.auto_reconnect:
+        raise KecsError(
+            "`autoReconnect: false` is not built yet", "leave it out, or start a forward to a task"
+        )
+    if not 0 <= spec.hold_seconds <= 3600 or not 0 <= spec.hold_connections <= 65536:
+        raise KecsError(
+            "a forward holds connections for 0 to 3600 seconds, and 0 to 65536 of them",
+            "leave the limits out to have 30 s and 1024",
+            ExitCode.USAGE,
+        )
+
+
+def find(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> Wish:
+    """Find what `spec` asks for among `targets`, or refuse it in words that help."""
+    region = spec.target.region or default_region
+    if spec.target.type == "service":
+        target = _find_service(spec, targets, region)
+        task = None
+        # Those of the current revision: tasks of an older one leave.
+        possible = target.ports or [port for one in target.tasks for port in one.ports]
+    else:
+        target, task = _find_task(spec, targets, region)
+        possible = task.ports or target.ports
+    _check_public(target, task)
+    number, name = _find_port(spec, possible)
+    return Wish(
+        spec=spec,
+        region=region,
+        cluster=target.cluster,
+        service=target.service if task is None else None,
+        task_id=task.task_id if task is not None else None,
+        target_port=number,
+        target_port_name=name,
+    )
+
+
+def _find_service(spec: ForwardSpec, targets: Sequence[Target], region: str) -> Target:
+    cluster, name = spec.target.cluster, spec.target.service
+    found = [one for one in targets if (one.cluster, one.service) == (cluster, name) and name is not None]
+    for target in found:
+        if target.region == region:
+            return target
+    if found:
+        raise _elsewhere(f"service `{spec.target}`", {target.region for target in found}, region)
+    services = sorted(
+        {one.service for one in targets if (one.region, one.cluster) == (region, cluster) and one.service}
+    )
+    if services:
+        raise KecsError(
+            f"there is no service `{name}` in the cluster `{cluster}`",
+            f"services there: {_listed(services)}",
+            ExitCode.NOT_FOUND,
+        )
+    raise _nothing_in(cluster, targets, region, "service")
+
+
+def _find_task(spec: ForwardSpec, targets: Sequence[Target], region: str) -> tuple[Target, EndpointTask]:
+    cluster, wanted = spec.target.cluster, spec.target.task or ""
+    found = [
+        (target, task)
+        for target in targets
+        if target.cluster == cluster
+        for task in target.tasks
+        if task.task_id.startswith(wanted)
+    ]
+    here = [(target, task) for target, task in found if target.region == region]
+    here = [(target, task) for target, task in here if task.last_status != "STOPPED"] or here
+    if len(here) > 1:
+        raise KecsError(
+            f"`{wanted}` begins the ids of {len(here)} tasks: {_listed(task.task_id for _, task in here)}",
+            "give more of its digits",
+            ExitCode.USAGE,
+        )
+    if here:
+        _, task = here[0]
+        if task.last_status == "STOPPED":
+            why = f" ({task.stopped_reason})" if task.stopped_reason else ""
+            raise KecsError(
+                f"task `{task.task_id}` is STOPPED{why}",
+                "start another, or forward a service: it outlives its tasks",
+            )
+        return here[0]
+    if found:
+        raise _elsewhere(f"task `{wanted}`", {target.region for target, _ in found}, region)
+    alive = sorted(
+        task.task_id
+        for target in targets
+        if (target.region, target.cluster) == (region, cluster)
+        for task in target.tasks
+        if task.last_status != "STOPPED"
+    )
+    if alive:
+        raise KecsError(
+            f"there is no task `{wanted}` in the cluster `{cluster}`",
+            f"tasks there: {_listed(alive)}",
+            ExitCode.NOT_FOUND,
+        )
+    raise _nothing_in(cluster, targets, region, "task")
+
+
+def _nothing_in(cluster: str, targets: Sequence[Target], region: str, kind: str) -> KecsError:
+    """Return the error for a cluster that does not exist, or is empty: the endpoints do not tell which."""
+    clusters = sorted({target.cluster for target in targets if target.region == region})
+    elsewhere = sorted({target.region for target in targets if target.cluster == cluster} - {region})
+    if elsewhere:
+        return _elsewhere(f"the cluster `{cluster}`", elsewhere, region)
+    hint = (
+        f"clusters with services or tasks: {_listed(clusters)}" if clusters else "`kecs ps` lists what exists"
+    )
+    return KecsError(f"there is no {kind} in a cluster `{cluster}`", hint, ExitCode.NOT_FOUND)
+
+
+def _elsewhere(what: str, regions: Iterable[str], region: str) -> KecsError:
+    there = sorted(regions)
+    return KecsError(
+        f"{what} is not in {region}; it is in {_listed(there)}",
+        f"add `--region {there[0]}`",
+        ExitCode.NOT_FOUND,
+    )
+
+
+def _check_public(target: Target, task: EndpointTask | None) -> None:
+    if target.public:
+        return
+    members = [f"subnets=[{','.join(target.subnets) or 'subnet-1'}]"]
+    if target.security_groups:
+        members.append(f"securityGroups=[{','.join(target.security_groups)}]")
+    network = f"'awsvpcConfiguration={{{','.join([*members, 'assignPublicIp=ENABLED'])}}}'"
+    if target.service is not None:
+        what = f"service `{target.cluster}/{target.service}`"
+        command = f"aws ecs update-service --cluster {target.cluster} --service {target.service}"
+    else:
+        what = f"task `{task.task_id if task else target.task_id}`"
+        command = f"aws ecs run-task --cluster {target.cluster} --task-definition FAMILY"
+    again = "" if target.service is not None else "a task's network cannot be changed, run another: "
+    raise KecsError(
+        f"{what} is not public: its network configuration does not set `assignPublicIp` to ENABLED",
+        f"{again}`{command} --network-configuration {network}`",
+    )
+
+
+def _find_port(spec: ForwardSpec, possible: Sequence[EndpointPort]) -> tuple[int, str | None]:
+    """Return the container port, and its mapping's name when it was asked for by name."""
+    wanted, where = spec.target_port, str(spec.target)
+    if not possible:
+        raise KecsError(
+            f"`{where}` has no port mappings, so nothing of it can be reached",
+            "add `portMappings` to its task definition",
+        )
+    if wanted is None:
+        numbers = sorted({port.container_port for port in possible if port.protocol == "tcp"})
+        if len(numbers) == 1:
+            return numbers[0], None
+        if not numbers:
+            raise _udp(possible[0].container_port)
+        raise KecsError(
+            f"`{where}` has several ports: {_mappings(possible)}",
+            f"choose one by `--target-port {numbers[0]}`, or write `:{numbers[0]}`",
+            ExitCode.USAGE,
+        )
+    found = [port for port in possible if wanted in (port.container_port, port.name)]
+    if not found:
+        raise KecsError(
+            f"`{where}` has no port `{wanted}`", f"its ports: {_mappings(possible)}", ExitCode.NOT_FOUND
+        )
+    tcp = [port for port in found if port.protocol == "tcp"]
+    if not tcp:
+        raise _udp(wanted)
+    return tcp[0].container_port, wanted if isinstance(wanted, str) else None
+
+
+def _udp(port: int | str) -> KecsError:
+    return KecsError(f"port `{port}` is a UDP port, and forwards carry TCP only so far", "choose a TCP port")
+
+
+def _mappings(ports: Iterable[EndpointPort]) -> str:
+    """`80 (http), 81, 53/udp`."""
+    shown = {
+        (port.container_port, port.protocol): str(port.container_port)
+        + ("/udp" if port.protocol == "udp" else "")
+        + (f" ({port.name})" if port.name else "")
+        for port in ports
+    }
+    return ", ".join(text for _, text in sorted(shown.items()))
+
+
+def _listed(words: Iterable[str], most: int = 10) -> str:
+    given = list(words)
+    shown = ", ".join(f"`{word}`" for word in given[:most])
+    return shown + (f" and {len(given) - most} more" if len(given) > most else "")
+
+
+def _is_ip(address: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, address)
+        except OSError:
+            continue
+        return True
+    return False

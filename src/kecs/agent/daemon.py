@@ -1,0 +1,288 @@
+"""The agent's one composition root: what it is made of, how it begins, how it leaves.
+
+`python -m kecs.agent` calls `main`. Order of the beginning: lock, relay loop, listeners, socket, `ready`;
+of the end: socket, relay loop, files, lock. Whoever hears the answer to `agent.shutdown` can start another
+at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kecs import __version__, aio, files, log
+from kecs.agent.manager import Manager
+from kecs.agent.relay import Relay
+from kecs.agent.resolver import Resolver
+from kecs.agent.rpc import Caller, Method, RpcServer
+from kecs.agent.runner import Runner
+from kecs.client import instance as instances
+from kecs.client import rpc_types as rpc
+from kecs.client import watch
+from kecs.client.agent import is_up
+from kecs.client.endpoints import EndpointsLine
+from kecs.client.instance import Instance
+from kecs.client.supervise import Supervisor
+from kecs.errors import ExitCode, KecsError
+from kecs.net import messages, unix
+from kecs.paths import InstancePaths, check_instance_name
+
+DESCRIPTORS = 65536
+"""Open files asked for: each connection needs two, 1,024 may be held for each forward."""
+LOCK_WAIT = 3.0
+"""Seconds to wait for the lock while nobody listens: its holder is leaving, beginning, or only looking."""
+
+_log = logging.getLogger("kecs.agent")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the agent until it is told to leave; return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m kecs.agent", description=rpc.__doc__)
+    parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--instance", required=True)
+    parser.add_argument("--ready-fd", type=int)
+    options = parser.parse_args(arguments)
+    try:
+        paths = InstancePaths(options.home.absolute(), check_instance_name(options.instance))
+        return _run(paths, options.ready_fd)
+    except KecsError as error:
+        _log_to_standard_error()
+        _log.error("%s", error.message, extra={"hint": error.hint, "exit_code": int(error.exit_code)})
+        return int(error.exit_code)
+    except Exception:  # noqa: BLE001 - the top of the process
+        _log_to_standard_error()
+        _log.critical("the agent failed", exc_info=True)
+        return 1
+
+
+def _run(paths: InstancePaths, ready: int | None) -> int:
+    if ready is not None:
+        os.set_inheritable(ready, False)
+    address = paths.agent_socket
+    files.make_private_folder(paths.forward_logs)
+    try:
+        log.set_up(paths.agent_log)
+    except OSError as error:
+        raise files.unusable(paths.agent_log, error) from error
+    logging.raiseExceptions = False  # a full disk must not fill standard error instead
+    lock = _take_lock(paths)
+    if lock is None:
+        _log.info("another agent runs already")
+        return 0
+    with contextlib.ExitStack() as release:
+        release.callback(os.close, lock)
+        instance = instances.require(paths)
+        if instance.desired == "stopped":
+            _log.info("the instance is stopped: no agent is wanted")
+            return 0
+        if instance.agent == "stopped":
+            raise KecsError(
+                "the agent was stopped by a person",
+                "start it by `kecs port-forward agent restart`",
+                ExitCode.UNREACHABLE,
+            )
+        _allow_many_descriptors()
+        return asyncio.run(Agent(paths, instance, release).run(address, ready))
+
+
+class Agent:
+    """One agent at work."""
+
+    def __init__(self, paths: InstancePaths, instance: Instance, lock: contextlib.ExitStack) -> None:
+        """`lock` is closed to release the lock."""
+        self._paths = paths
+        self._instance = instance
+        self._lock = lock
+        self._started_at = time.time()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+
+    async def run(self, address: Path, ready: int | None) -> int:
+        """Serve until told to leave (0) or until something that must not end has ended (1)."""
+        self._leave = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._leave.set)
+        self._relay = Relay()
+        self._manager = Manager(self._paths, self._instance, self._relay, self._ask)
+        self._resolver = Resolver(
+            self._paths, self._relay, self._manager.runners, Supervisor(self._paths, "controlplane")
+        )
+        self._manager.attach(self._resolver)
+        self._connect()
+        self._relay.start()
+        try:
+            self._manager.restore()
+            files.write_atomic(self._paths.agent_pid, f"{os.getpid()}\n".encode())
+            self._server = RpcServer(_listen(address), self._methods())
+            await self._server.start()
+            _log.info("agent %s is ready with %d forwards", __version__, len(self._manager.runners))
+            if ready is not None:
+                _say_ready(ready)
+            try:
+                return await self._wait_for_the_end()
+            finally:
+                await self._close()
+                await self._server.close()
+        finally:
+            await self._close()
+
+    def _connect(self) -> None:
+        """Say who hears which of the relay loop's messages."""
+        relay, manager, resolver = self._relay, self._manager, self._resolver
+        relay.on(messages.Seen, resolver.on_seen)
+        relay.on(messages.Drained, resolver.on_drained)
+        relay.on(messages.Refused, manager.handler(Runner.refused))
+        relay.on(messages.Waiting, manager.handler(Runner.waiting))
+        relay.on(messages.Opened, manager.handler(Runner.opened))
+        relay.on(messages.Ended, manager.handler(Runner.ended))
+
+    async def _wait_for_the_end(self) -> int:
+        follow = aio.create_task(self._resolver.follow(), name="follow the endpoints")
+        tell = aio.create_task(self._resolver.tell(), name="answer the control plane")
+        leave = aio.create_task(self._wait_for_leave(), name="wait for the word to leave")
+        self._tasks = [follow, tell, leave]
+        fateful: set[asyncio.Future[Any]] = {*self._tasks, self._relay.died}
+        await asyncio.wait(fateful, return_when=asyncio.FIRST_COMPLETED)
+        if self._leave.is_set():
+            return 0
+        if self._relay.died.done():
+            _log.critical("the relay loop ended: %s", self._relay.died.result())
+        return 1
+
+    async def _wait_for_leave(self) -> None:
+        await self._leave.wait()
+
+    async def _close(self) -> None:
+        """Leave so that nothing of this agent is in another's way; once."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._paths.agent_socket.unlink()
+        current = asyncio.current_task()
+        await aio.cancel(*(task for task in self._tasks if task is not current))
+        self._relay.send(messages.Stop())
+        self._relay.join()
+        self._manager.close()
+        with contextlib.suppress(OSError):
+            self._paths.agent_pid.unlink()
+        self._lock.close()
+        _log.info("agent left")
+
+    async def _ask(self) -> EndpointsLine:
+        return await watch.await_endpoints(self._paths)
+
+    # Methods of the RPC
+
+    def _methods(self) -> dict[str, Method]:
+        manager = self._manager
+        return {
+            "agent.hello": self._hello,
+            "agent.status": self._status,
+            "agent.shutdown": self._shutdown,
+            "forward.start": lambda request, _: manager.start(request),
+            "forward.stop": lambda request, _: manager.stop(request),
+            "forward.list": lambda _request, _: manager.rows(),
+            "forward.get": lambda request, _: manager.get(request.forward),
+            "forward.watch": self._watch,
+        }
+
+    async def _hello(self, _request: rpc.Empty, _caller: Caller) -> rpc.Hello:
+        return rpc.Hello(
+            version=__version__,
+            pid=os.getpid(),
+            instance=self._paths.name,
+            instance_id=self._instance.id,
+        )
+
+    async def _status(self, _request: rpc.Empty, _caller: Caller) -> rpc.AgentStatus:
+        return rpc.AgentStatus(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            forwards=len(self._manager.runners),
+            controlplane=self._resolver.status,
+            memory=resident_bytes(),
+            warnings=self._manager.warnings,
+        )
+
+    async def _shutdown(self, _request: rpc.Empty, caller: Caller) -> rpc.Empty:
+        self._server.refuse_more()
+        await self._close()
+        caller.on_answered.callback(self._leave.set)
+        return rpc.Empty()
+
+    async def _watch(self, request: rpc.GetRequest, caller: Caller) -> rpc.ForwardRow:
+        def tell(event: rpc.ConnectionEvent) -> None:
+            caller.notify("forward.event", event)
+
+        row, leave = self._manager.watch(request.forward, tell)
+        caller.on_leave.callback(leave)
+        return row
+
+
+def _log_to_standard_error() -> None:
+    """Where the log could not be opened: `kecs.client.launch` reads it there."""
+    root = logging.getLogger()
+    if not root.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(log.JsonFormatter())
+        root.addHandler(handler)
+
+
+def resident_bytes() -> int:
+    """Return the memory of this process that is really there."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        # The most it ever had, in kB; in bytes on macOS (getrusage(2) of each).
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+    return pages * resource.getpagesize()
+
+
+def _take_lock(paths: InstancePaths) -> int | None:
+    """Take the agent's lock; None when an agent holds it that answers, or will.
+
+    One that does not may be leaving, or be a command that only looks whether it can have the lock.
+    """
+    end = time.monotonic() + LOCK_WAIT
+    while (lock := files.try_lock(paths.agent_lock)) is None:
+        if is_up(str(paths.agent_socket)) or time.monotonic() > end:
+            return None
+        time.sleep(0.02)
+    return lock
+
+
+def _listen(address: Path) -> socket.socket:
+    """Bind `address`; we hold the lock, so a socket that is there is what a killed agent left."""
+    with contextlib.suppress(FileNotFoundError):
+        address.unlink()
+    try:
+        return unix.bind_private(address)
+    except OSError as error:
+        raise files.unusable(address, error) from error
+
+
+def _say_ready(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # whoever started us may be gone
+        os.write(descriptor, b"ready\n")
+    os.close(descriptor)
+
+
+def _allow_many_descriptors() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

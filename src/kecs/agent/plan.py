@@ -1,0 +1,93 @@
+"""What a `forward.start` means beside the forwards that exist: the same one, a new one, or a conflict.
+
+No I/O in here; the manager binds and writes what is planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from kecs.agent.checks import Wish
+from kecs.agent.state import Entry
+from kecs.errors import ExitCode, KecsError
+from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, default_name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class New:
+    """A forward to be: its wish, and the name that it will have. One that is named twice is one."""
+
+    wish: Wish
+    name: str
+
+
+def plan(wishes: Sequence[Wish], existing: Sequence[Entry]) -> list[Entry | New]:
+    """For each wish: the forward that does it already, or a new one. Raises `KecsError` (exit 4)."""
+    planned: list[Entry | New] = []
+    taken = {entry.name for entry in existing} | {wish.spec.name for wish in wishes if wish.spec.name}
+    for wish in wishes:
+        member = _same_as(wish, existing) or _planned(wish, planned)
+        if member is None:
+            target = msgspec.structs.replace(wish.spec.target, task=wish.task_id)
+            member = New(wish, wish.spec.name or default_name(target, taken))
+            taken.add(member.name)
+        planned.append(member)
+    return planned
+
+
+def _same_as(wish: Wish, existing: Iterable[Entry]) -> Entry | None:
+    """Return the forward that `wish` names, or without a name the first one that does what it asks."""
+    name = wish.spec.name
+    for entry in existing:
+        same = entry.ended is None and _does(entry, wish)
+        if name is None and same:
+            return entry
+        if name is not None and entry.name == name:
+            if same:
+                return entry
+            raise _name_taken(entry)
+    return None
+
+
+def _planned(wish: Wish, planned: Iterable[Entry | New]) -> New | None:
+    """Return what the same request asks for already."""
+    for member in planned:
+        if not isinstance(member, New):
+            continue
+        other = member.wish
+        same_name = wish.spec.name == other.spec.name
+        if wish.key == other.key and wish.spec.local_port == other.spec.local_port and same_name:
+            return member
+        if wish.spec.name is not None and same_name:
+            raise KecsError(
+                f"two forwards of this request are called `{wish.spec.name}`",
+                "give each a name of its own",
+                ExitCode.CONFLICT,
+            )
+    return None
+
+
+def _does(entry: Entry, wish: Wish) -> bool:
+    """Tell whether the forward does all that the wish says; what it leaves open is no difference."""
+    spec = wish.spec
+    key = (entry.region, entry.cluster, entry.service, entry.task_id, entry.target_port)
+    return (
+        key == wish.key
+        and spec.local_port in (None, entry.local_port)
+        and spec.address in ([], entry.address)
+        and spec.hold_seconds in (HOLD_SECONDS, entry.hold_seconds)
+        and spec.hold_connections in (HOLD_CONNECTIONS, entry.hold_connections)
+    )
+
+
+def _name_taken(entry: Entry) -> KecsError:
+    now = f"{entry.target}:{entry.target_port} on port {entry.local_port}"
+    ended = ", which ended" if entry.ended else ""
+    return KecsError(
+        f"the name `{entry.name}` is taken by a forward to {now}{ended}",
+        f"choose another `--name`, or `kecs port-forward stop {entry.name}`",
+        ExitCode.CONFLICT,
+    )

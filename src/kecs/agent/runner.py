@@ -1,0 +1,333 @@
+"""One forward at work: it drives a `ForwardMachine`, owns the timer, tells who wants to know.
+
+The machine decides, the relay loop moves bytes, the manager keeps the dictionary; in here effects become
+calls (docs/design/design.md, 2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import logging.handlers
+import random
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from kecs import log
+from kecs.agent.picture import Resolution
+from kecs.agent.ports import why_not_bound
+from kecs.agent.state import Entry
+from kecs.client.rpc_types import Bytes, ConnectionEvent, Connections, EndpointRow, ForwardRow, LastError
+from kecs.forward import machine as m
+from kecs.net import listener
+from kecs.net.messages import (
+    Close,
+    Counters,
+    Ended,
+    Endpoint,
+    HoldLimits,
+    Listen,
+    Opened,
+    Refused,
+    Snapshot,
+    ToLoop,
+    Waiting,
+    Watch,
+)
+
+LOG_BYTES = 1024 * 1024
+"""Size of a forward's log; one older file is kept beside it."""
+REPEATED = 1.0
+"""Seconds in which the same refusal of the same endpoint is logged once."""
+
+
+class Sends(Protocol):
+    """What is needed of `kecs.agent.relay.Relay`."""
+
+    def send(self, message: ToLoop) -> None:
+        """Hand a message to the relay loop."""
+
+
+class Runner:
+    """A forward that exists."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        relay: Sends,
+        *,
+        addresses: Sequence[str],
+        log_file: Path,
+        on_change: Callable[[Runner], None],
+    ) -> None:
+        """`addresses` are those that are really listened on; `on_change` is called after each change."""
+        self.entry = entry
+        self.addresses = list(addresses)
+        self._relay = relay
+        self._on_change = on_change
+        self._loop = asyncio.get_running_loop()
+        self._machine = m.ForwardMachine(random.random, ended=entry.ended)
+        self._timer: asyncio.TimerHandle | None = None
+        self._listening = False
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._version = 0
+        self._rows: tuple[EndpointRow, ...] = ()
+        self._last_error: LastError | None = None
+        self._refusal: tuple[tuple[str, str], float] | None = None
+        self._holding = False
+        self._watchers: list[Callable[[ConnectionEvent], None]] = []
+        self._waiters: list[asyncio.Future[None]] = []
+        self._log = _open_log(entry.name, log_file)
+
+    @property
+    def id(self) -> str:
+        """The forward's id."""
+        return self.entry.id
+
+    @property
+    def state(self) -> m.State:
+        """State of the forward."""
+        return self._machine.state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is in that state."""
+        return self._machine.reason
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What the relay loop may hold connections to: nothing while the forward does not listen."""
+        return self._endpoints if self._listening else ()
+
+    # What happens to it
+
+    def adopt(self, sockets: tuple[socket.socket, ...]) -> None:
+        """Begin with sockets that are bound already."""
+        self._log.info("started on port %d for %s", self.entry.local_port, self.entry.target)
+        self._listen(sockets)
+        self.handle(m.Bound())
+
+    def restore(self) -> None:
+        """Begin by binding the port that the forward had before; one that ended stays so."""
+        if self.state is m.State.STARTING:
+            self._log.info("restored on port %d for %s", self.entry.local_port, self.entry.target)
+            self.handle(m.Started())
+
+    def retry(self) -> None:
+        """Try again at once when the port could not be bound."""
+        if self.state is m.State.FAILED:
+            self.handle(m.RetryDue())
+
+    def resolved(self, resolution: Resolution, version: int) -> None:
+        """Take what the forward leads to as of `version` of the endpoints."""
+        moved = resolution.endpoints != self._endpoints
+        shown = resolution.rows != self._rows
+        self._endpoints, self._rows, self._version = resolution.endpoints, resolution.rows, version
+        if moved and self._listening:
+            self._relay.send(Snapshot(self.id, version, self._endpoints))
+        before = self.state, self.reason
+        self.handle(resolution.verdict)
+        if shown and (self.state, self.reason) == before:
+            self._changed()
+
+    def lost(self, reason: str) -> None:
+        """Take that the control plane cannot be reached."""
+        self.handle(m.ControlPlaneLost(reason))
+
+    def stop(self) -> None:
+        """Close everything, for good."""
+        self.handle(m.Stopped())
+        self._log.info("stopped")
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the log and the timer; the forward itself is not changed."""
+        self._cancel_timer()
+        for handler in self._log.handlers[:]:
+            self._log.removeHandler(handler)
+            handler.close()
+
+    def handle(self, event: m.Event) -> None:
+        """Feed the machine, and perform what it asks for."""
+        for effect in self._machine.handle(event, self._loop.time()):
+            match effect:
+                case m.Bind():
+                    self._try_to_bind()
+                case m.Close(connections):
+                    self._close(connections=connections)
+                case m.RetryAt(moment):
+                    self._cancel_timer()
+                    self._timer = self._loop.call_at(moment, self._retry_due)
+                case m.CancelRetry():
+                    self._cancel_timer()
+                case m.Changed(state, reason):
+                    self._log_state(state, reason)
+                    self._changed()
+
+    # What the relay loop says
+
+    def refused(self, message: Refused) -> None:
+        """Take that a connect failed; the connection was tried elsewhere or is held."""
+        text = f"{message.endpoint[:8]}: {message.error}"
+        self._last_error = LastError(message=text, time=message.time)
+        key = (message.endpoint, message.error)
+        now = self._loop.time()
+        if self._refusal is None or self._refusal[0] != key or now - self._refusal[1] >= REPEATED:
+            self._refusal = (key, now)
+            self._log.warning("connect failed: %s", text, extra={"endpoint": message.endpoint})
+
+    def waiting(self, message: Waiting) -> None:
+        """Take that connections are held, or no longer."""
+        if message.held and self.state is not m.State.ACTIVE:
+            self._holding = True
+            self._log.info("holding new connections")
+        elif self._holding and not message.held:
+            self._holding = False
+            self._log.info("no connection is held any more")
+
+    def opened(self, message: Opened) -> None:
+        """Take that a connection was accepted (while somebody watches)."""
+        self._tell(
+            ConnectionEvent(
+                type="opened", time=time.time(), forward=self.id, number=message.number, peer=message.peer
+            )
+        )
+
+    def ended(self, message: Ended) -> None:
+        """Take that a connection ended (while somebody watches)."""
+        self._tell(
+            ConnectionEvent(
+                type="ended",
+                time=time.time(),
+                forward=self.id,
+                number=message.number,
+                why=message.why,
+                received=message.received,
+                sent=message.sent,
+                seconds=message.seconds,
+            )
+        )
+
+    # What people see
+
+    async def change(self) -> None:
+        """Wait for the next change of state, reason or endpoints."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    def watch(self, tell: Callable[[ConnectionEvent], None]) -> Callable[[], None]:
+        """Call `tell` with each connection and change of state, until the returned function is called."""
+        self._watchers.append(tell)
+        if len(self._watchers) == 1 and self._listening:
+            self._relay.send(Watch(self.id, on=True))
+
+        def leave() -> None:
+            if tell in self._watchers:
+                self._watchers.remove(tell)
+                if not self._watchers and self._listening:
+                    self._relay.send(Watch(self.id, on=False))
+
+        return leave
+
+    def row(self, counters: Counters | None = None) -> ForwardRow:
+        """Return the forward as `list` shows it; without `counters` those are zero."""
+        entry, counted = self.entry, counters or Counters()
+        by_task = dict(counted.by_endpoint)
+        return ForwardRow(
+            id=entry.id,
+            name=entry.name,
+            type=entry.type,
+            region=entry.region,
+            cluster=entry.cluster,
+            service=entry.service,
+            task_id=entry.task_id,
+            tags={},
+            address=self.addresses,
+            local_port=entry.local_port,
+            target_port=entry.target_port,
+            protocol=entry.protocol,
+            state=self.state.value,
+            reason=self.reason,
+            endpoints=[
+                msgspec.structs.replace(row, open=by_task.get(row.task_id, 0)) if by_task else row
+                for row in self._rows
+            ],
+            connections=Connections(open=counted.open, total=counted.total, held=counted.held),
+            bytes=Bytes(in_=counted.received, out=counted.sent),
+            last_error=self._last_error,
+            created_at=entry.created_at,
+        )
+
+    # How it is done
+
+    def _try_to_bind(self) -> None:
+        try:
+            sockets = listener.bind(self.addresses, self.entry.local_port)
+        except OSError as error:
+            reason = why_not_bound(error, self.entry.local_port)
+            self._last_error = LastError(message=reason, time=time.time())
+            self.handle(m.BindFailed(reason))
+        else:
+            self._listen(sockets)
+            self.handle(m.Bound())
+
+    def _listen(self, sockets: tuple[socket.socket, ...]) -> None:
+        limits = HoldLimits(self.entry.hold_seconds, self.entry.hold_connections)
+        self._relay.send(Listen(self.id, sockets, limits))
+        self._listening = True
+        if self._endpoints:
+            self._relay.send(Snapshot(self.id, self._version, self._endpoints))
+        if self._watchers:
+            self._relay.send(Watch(self.id, on=True))
+
+    def _close(self, *, connections: bool) -> None:
+        self._cancel_timer()
+        if self._listening or connections:
+            self._relay.send(Close(self.id, connections=connections))
+        self._listening = False
+
+    def _retry_due(self) -> None:
+        self._timer = None
+        self.handle(m.RetryDue())
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _changed(self) -> None:
+        self._on_change(self)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._watchers:
+            self._tell(ConnectionEvent(type="state", time=time.time(), forward=self.id, row=self.row()))
+
+    def _tell(self, event: ConnectionEvent) -> None:
+        for tell in self._watchers[:]:
+            tell(event)
+
+    def _log_state(self, state: m.State, reason: str | None) -> None:
+        level = logging.WARNING if state is m.State.FAILED else logging.INFO
+        text = f"{state.value}: {reason}" if reason else state.value
+        self._log.log(level, text, extra={"state": state.value, "reason": reason})
+
+
+def _open_log(name: str, file: Path) -> logging.Logger:
+    """Return a logger of its own: one in the tree would be a child of another whose name it extends."""
+    logger = logging.Logger(f"forward.{name}", logging.INFO)  # noqa: LOG001 - see above
+    handler = logging.handlers.RotatingFileHandler(
+        file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(log.JsonFormatter())
+    logger.addHandler(handler)
+    return logger

@@ -1,0 +1,147 @@
+"""The agent's two files: `config.yaml`, which is a promise, and `state.yaml`, which is for display.
+
+`config.yaml` names each forward with its chosen port; it is on the disk before a person is told that the
+forward exists (docs/design/contracts.md, 4). `kecs.client.ports` reads the ports of other instances' ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from kecs import files
+from kecs.errors import KecsError
+from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS
+from kecs.paths import InstancePaths
+
+VERSION = 1
+WRITE_EVERY = 1.0
+"""Seconds between two writes of `state.yaml`."""
+
+_log = logging.getLogger(__name__)
+_Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """One forward as `config.yaml` keeps it: what was asked, and what was chosen for it."""
+
+    id: Annotated[str, msgspec.Meta(pattern="^pf-[0-9a-f]{8}$")]
+    name: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._-]{1,63}$")]
+    type: Literal["service", "task"]
+    region: str
+    cluster: str
+    service: str | None = None
+    task_id: str | None = None
+    local_port: _Port
+    target_port: _Port
+    target_port_name: str | None = None
+    """Set when the port was asked for by name: then the name decides, whatever its number becomes."""
+    protocol: Literal["tcp"] = "tcp"
+    address: list[str] = []
+    """As asked for; empty means loopback."""
+    hold_seconds: float = HOLD_SECONDS
+    hold_connections: int = HOLD_CONNECTIONS
+    owner: str | None = None
+    """Real path of the file that defines it; None: by hand."""
+    ended: str | None = None
+    """Why it ended: then it is not listened for again."""
+    created_at: float
+
+    def __post_init__(self) -> None:
+        """Refuse an entry that leads nowhere."""
+        if (self.service if self.type == "service" else self.task_id) is None:
+            raise ValueError(f"the forward `{self.name}` names no {self.type}")
+
+    @property
+    def target(self) -> str:
+        """`prod/web`, or `prod/0123abcd` for a task."""
+        return f"{self.cluster}/{self.service or (self.task_id or '')[:8]}"
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The contents of `config.yaml`."""
+
+    version: int = VERSION
+    forwards: list[Entry]
+
+    def __post_init__(self) -> None:
+        """Refuse forwards that cannot exist side by side."""
+        for member in ("id", "name"):
+            values = [getattr(entry, member) for entry in self.forwards]
+            if len(set(values)) < len(values):
+                raise ValueError(f"two forwards have the same {member}")
+
+
+def load(paths: InstancePaths) -> tuple[list[Entry], list[str]]:
+    """Read `config.yaml`; return its forwards, and warnings for the person.
+
+    A file that cannot be understood is moved aside and named in a warning. Raises `KecsError` (exit 4) for
+    a newer one, which stays where it is.
+    """
+    path = paths.forwards_config
+    try:
+        document = files.read_yaml(path, version=VERSION)
+        if document is None:
+            return [], []
+        try:
+            return msgspec.convert(document, Config).forwards, []
+        except msgspec.ValidationError as error:
+            raise files.Unreadable(path, str(error)) from error
+    except files.Unreadable as error:
+        aside = _move_aside(path)
+        return [], [f"`{path}` could not be read ({error.why}); it was moved to `{aside}`"]
+
+
+def save(paths: InstancePaths, entries: Iterable[Entry]) -> None:
+    """Replace `config.yaml`. Raises `KecsError` when it cannot be written; the old one is then whole."""
+    files.write_yaml(paths.forwards_config, msgspec.to_builtins(Config(forwards=list(entries))))
+
+
+def _move_aside(path: Path) -> Path:
+    try:
+        return files.move_aside(path)
+    except OSError as error:
+        raise files.unusable(path, error) from error
+
+
+class StateFile:
+    """Writes `state.yaml` when something changed, at most once in `WRITE_EVERY` seconds."""
+
+    def __init__(self, path: Path, rows: Callable[[], Sequence[Any]]) -> None:
+        self._path = path
+        self._rows = rows
+        self._due: asyncio.TimerHandle | None = None
+        self._written_at = -WRITE_EVERY
+        self._failed = False
+
+    def touch(self) -> None:
+        """Note that what `rows` returns has changed."""
+        if self._due is None:
+            loop = asyncio.get_running_loop()
+            self._due = loop.call_at(max(loop.time(), self._written_at + WRITE_EVERY), self._write)
+
+    def close(self) -> None:
+        """Write what is still to be written."""
+        if self._due is not None:
+            self._due.cancel()
+            self._write()
+
+    def _write(self) -> None:
+        self._due = None
+        self._written_at = asyncio.get_running_loop().time()
+        document = {"version": VERSION, "time": time.time(), "forwards": msgspec.to_builtins(self._rows())}
+        try:
+            files.write_yaml(self._path, document)
+        except KecsError as error:
+            # It may be lost: a full disk must not stop forwards. Said once, not every second.
+            if not self._failed:
+                _log.warning("%s", error.message)
+            self._failed = True
+        else:
+            self._failed = False
