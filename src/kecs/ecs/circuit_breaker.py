@@ -44,12 +44,13 @@ def threshold(service: Service, desired: int) -> int:
 def has_failed(task: Task) -> bool:
     """Tell whether the end of this task speaks against its deployment.
 
-    A task that was stopped on purpose, or lost with its surroundings, does not.
+    A task that was stopped on purpose, or lost with its surroundings, does not. One that ends by itself
+    counts at once, so that its replacement is throttled; an UNHEALTHY one when it "is stopped" (API).
     """
     if task.desired_status != "STOPPED":
         return False
     if task.stop_code == "ServiceSchedulerInitiated":
-        return task.stopped_reason == FAILED_HEALTH_CHECKS
+        return task.stopped_reason == FAILED_HEALTH_CHECKS and task.last_status == "STOPPED"
     return task.stop_code == "TaskFailedToStart" or (
         task.stop_code == "EssentialContainerExited" and task.healthy_at is None
     )

@@ -322,9 +322,12 @@ def _is_up(task: Task, now: float, knobs: Knobs) -> bool:
     """All its containers run, and the essential ones listen or have had `ready_timeout` for it."""
     if not _has_started(task):
         return False
+    ended = task.execution_stopped_at
+    if ended is not None and ended < _all_run_since(task):
+        return False  # one had ended before the last one ran: they never ran together
     if all(_listens(task, item) for item in task.containers if item.essential):
         return True
-    return task.execution_stopped_at is None and now >= _all_run_since(task) + knobs.ready_timeout
+    return ended is None and now >= _all_run_since(task) + knobs.ready_timeout
 
 
 def _listens(task: Task, container: Container) -> bool:

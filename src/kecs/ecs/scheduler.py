@@ -117,7 +117,8 @@ def _with_failures(
     newest = circuit_breaker.counted(newest, tasks, now, desired=desired, resets=resets)
     service = deployments.with_deployment(service, newest)
     if not circuit_breaker.trips(service, newest, desired):
-        if circuit_breaker.rounds(newest.failed_tasks, desired) >= circuit_breaker.NOTABLE_ROUNDS:
+        often = circuit_breaker.rounds(newest.failed_tasks, desired) >= circuit_breaker.NOTABLE_ROUNDS
+        if often and newest.rollout_state != "FAILED":
             service = events.cannot_start_consistently(service, now, new_id)
         return service, newest
     newest = deployments.with_state(
