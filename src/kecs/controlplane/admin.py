@@ -194,7 +194,7 @@ async def _encoded(lines: AsyncIterator[StopProgress]) -> AsyncIterator[bytes]:
 
 
 async def _body(receive: Receive) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -203,7 +203,7 @@ async def _body(receive: Receive) -> bytes:
         if len(body) > MAX_BODY:
             raise KecsError(f"a request has at most {MAX_BODY} bytes", None, ExitCode.USAGE)
         if not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 async def _send_whole(send: Send, status: int, body: bytes) -> None:

@@ -54,6 +54,7 @@ class Controller:
         environments: Environments,
         context: Callable[[str], Context],
         clock: Callable[[], float] = time.time,
+        plans: bool = True,
     ) -> None:
         self._store, self._runtime, self._hub = store, runtime, hub
         self._context, self._clock = context, clock
@@ -67,7 +68,7 @@ class Controller:
         self._due: set[Key] = set()
         self._news = asyncio.Event()
         self._some_task_stopped = asyncio.Event()
-        self._planning = True
+        self._planning = plans
         self._service_alarms: Timers[Key] = Timers(self.wake, clock)
         self._task_alarms: Timers[Key] = Timers(self._time_has_come, clock)
         self._workers: list[asyncio.Task[None]] = []
@@ -78,7 +79,8 @@ class Controller:
         expected = frozenset(task.id for task in alive if task.last_status != "PROVISIONING")
         self._observations.expect(expected)
         self._store.subscribe(self._on_commit)
-        await self._runtime.open(sorted(expected))
+        stopped = [task.id for task in self._store.state.scan(Task) if task.last_status in OVER]
+        await self._runtime.open(sorted(expected), stopped)
         self._flows.begin(expected)
         self._work(self._observations.pump(), "observations of the runtime")
         self._work(self._observations.apply(), "commits of observations")

@@ -85,11 +85,7 @@ def _container(
 
 def _ecs_variables(task: Task) -> dict[str, str]:
     """Return what ECS itself sets and what is true here (ECS Developer Guide, environment variables)."""
-    return {
-        "AWS_EXECUTION_ENV": "AWS_ECS_EC2" if task.launch_type == "EC2" else "AWS_ECS_FARGATE",
-        "AWS_REGION": task.region,
-        "AWS_DEFAULT_REGION": task.region,
-    }
+    return {"AWS_EXECUTION_ENV": "AWS_ECS_EC2" if task.launch_type == "EC2" else "AWS_ECS_FARGATE"}
 
 
 def _health_check(check: Mapping[str, Any] | None, time_scale: float) -> HealthCheck | None:

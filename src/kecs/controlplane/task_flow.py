@@ -85,7 +85,7 @@ class TaskFlows:
     def begin(self, adopting: frozenset[str]) -> None:
         """Take every living task of the committed state in hand; `adopting` were asked of the runtime."""
         for task in self._store.state.scan(Task):
-            if task.last_status not in OVER:
+            if task.last_status not in OVER and task.id not in self._flows:
                 self._take(task, adopting=task.id in adopting)
 
     def on_commit(self, changes: Changes) -> None:

@@ -133,7 +133,7 @@ class TaskLogs:
     async def _of_container(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
         """Yield each line as an encoded `LogLine` with its newline."""
         unread = b""
-        async for data in await self._runtime.logs(task_id, container, follow=follow):
+        async for data in self._runtime.logs(task_id, container, follow=follow):
             *lines, unread = (unread + data).split(b"\n")
             for line in lines:
                 yield _encode(task_id, container, line)

@@ -7,6 +7,7 @@ reports as `port_taken` and the task flow answers with another port.
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,11 +15,9 @@ import msgspec
 
 from kecs.ecs.model import LocalPort, Task, TaskPort
 from kecs.ecs.state import Reader, Tx
-from kecs.errors import KecsError
 
 KEPT_AFTER_RELEASE = 60.0
 """Seconds for which a released port is not given again."""
-LOOPBACK = "127.0.0.1"
 
 
 class NoPortLeftError(Exception):
@@ -32,11 +31,11 @@ class TaskPorts:
         self,
         candidates: Sequence[int],
         is_free: Callable[[int], bool],
-        named_elsewhere: Callable[[], set[int]],
+        named: Callable[[], set[int]],
     ) -> None:
         self._candidates = candidates
         self._is_free = is_free
-        self._named_elsewhere = named_elsewhere
+        self._named = named
         self._in_hand: set[int] = set()
 
     def choose(self, state: Reader, task: Task) -> list[TaskPort]:
@@ -52,7 +51,7 @@ class TaskPorts:
             number = self._given(task, port)
             if number == 0:
                 if avoid is None:
-                    avoid = {row.port for row in state.scan(LocalPort)} | self._named_elsewhere()
+                    avoid = {row.port for row in state.scan(LocalPort)} | self._named()
                 key = (port.container, port.container_port)
                 number = numbers.get(key) or self._next(avoid)
                 numbers[key] = number
@@ -97,18 +96,22 @@ def release(tx: Tx, task: Task, now: float, number: int | None = None) -> None:
 
 
 def can_bind(number: int) -> bool:
-    """Tell whether a process of this machine could listen on `number` now, in TCP and UDP."""
-    from kecs.net import listener
+    """Tell whether a process of this machine could listen on `number` now, on any address, TCP and UDP.
 
-    try:
-        sockets = listener.bind([LOOPBACK], number)
-    except (KecsError, OSError, listener.PortTaken):
-        return False
-    for each in sockets:
-        each.close()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        try:
-            udp.bind((LOOPBACK, number))
-        except OSError:
-            return False
+    Bound and not listened on, so that nobody can connect meanwhile; where a listener has the port, even on
+    one address only, the bind fails (bind(2), EADDRINUSE).
+    """
+    for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):  # noqa: S104 - not listened on
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            try:
+                with socket.socket(family, kind) as probe:
+                    if kind == socket.SOCK_STREAM:
+                        # As the task's own server may: connections of the port's last holder may linger.
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    if family == socket.AF_INET6:
+                        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                    probe.bind((address, number))
+            except OSError as error:
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    return False
     return True

@@ -136,7 +136,7 @@ class Runtime(Protocol):
         """Yield observations until `close`."""
         ...
 
-    async def logs(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
+    def logs(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
         """Yield what a container wrote, oldest first; with `follow` until it has ended."""
         ...
 

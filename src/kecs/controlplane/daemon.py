@@ -1,0 +1,310 @@
+"""The control plane as a process: the one place where its parts are put together.
+
+Life: lock, database, port, serve, *ready*, take the tasks up; then either leave quietly at SIGTERM (tasks go
+on, the next process adopts them) or, told so by `POST /_kecs/shutdown`, end every task and leave.
+`python -m kecs.controlplane` calls `main`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from kecs import __version__, aio, files, log
+from kecs.client import instance as instances
+from kecs.client.admin_types import Status, StopProgress
+from kecs.client.instance import Instance
+from kecs.controlplane.admin import build_admin
+from kecs.controlplane.agent_watch import AgentWatch
+from kecs.controlplane.controller import Controller
+from kecs.controlplane.ecs_model import EcsModel
+from kecs.controlplane.http import App, Receive, Scope, Send, Servers, build_api
+from kecs.controlplane.hub import Hub
+from kecs.controlplane.retention import retain
+from kecs.controlplane.start_up import (
+    bind_api,
+    contexts,
+    environments_of,
+    knobs_of,
+    named_ports,
+)
+from kecs.controlplane.task_logs import TaskLogs
+from kecs.controlplane.task_ports import TaskPorts, can_bind
+from kecs.ecs import clusters, deployments
+from kecs.ecs.model import Cluster, Service, Task
+from kecs.ecs.state import State
+from kecs.errors import KecsError
+from kecs.net import listener, unix
+from kecs.paths import InstancePaths, check_instance_name
+from kecs.runtimes.base import Runtime
+from kecs.runtimes.local import LocalRuntime
+from kecs.store.ecs import Store
+from kecs.wire import awsjson
+
+AGENT_RETURNS_WITHIN = 1.5
+"""Seconds that a planned stop waits, after our start, for an agent that followed the process before us."""
+STOP_REASON = "Task stopped by kecs stop"
+
+_log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """The parts of one running control plane, and the answers that need several of them."""
+
+    def __init__(self, paths: InstancePaths, instance: Instance, store: Store, *, plans: bool = True) -> None:
+        """With `plans` False no service gets tasks: what is there is only to be stopped."""
+        self.paths = paths
+        self.instance = instance
+        self.region = instance.region
+        self.started_at = time.time()
+        self.store = store
+        self.context = contexts(knobs_of(instance))
+        self.runtime: Runtime = LocalRuntime(
+            paths, environment=instance.environment, directory=instance.directory
+        )
+        self.hub = Hub(store.state)
+        self.logs = TaskLogs(lambda: store.state, self.runtime)
+        self.controller = Controller(
+            store,
+            self.runtime,
+            self.hub,
+            ports=TaskPorts(listener.TASK_PORTS, can_bind, named_ports(paths)),
+            environments=environments_of(paths),
+            context=self.context,
+            plans=plans,
+        )
+        self.agent = _watch_agent(paths, self.hub)
+        self.leaving = asyncio.Event()
+        self._taken_up = asyncio.Event()
+        self._progress: list[StopProgress] = []
+        self._progressed = asyncio.Event()
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """The committed state."""
+        return self.store.state
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether `shutdown` was called."""
+        return self._stopping is not None
+
+    async def take_up(self) -> None:
+        """Take the tasks up, and let the agent know the endpoints."""
+        self.store.subscribe(self.logs.on_commit)
+        await self.controller.open()
+        followed = self.paths.agent_socket.exists()
+        due = asyncio.get_running_loop().time() + AGENT_RETURNS_WITHIN if followed else 0.0
+        self.hub.open(agent_due=due)
+        self._taken_up.set()
+
+    def status(self) -> Status:
+        """Say how it is."""
+        tasks = self.state.scan(Task)
+        running, pending = deployments.counts(tasks)
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            instance=self.instance.name,
+            instance_id=self.instance.id,
+            runtime=self.instance.runtime,
+            region=self.region,
+            api_port=self.instance.api_port,
+            started_at=self.started_at,
+            clusters=sum(row.status == "ACTIVE" for row in self.state.scan(Cluster)),
+            services=sum(row.status == "ACTIVE" for row in self.state.scan(Service)),
+            tasks_running=running,
+            tasks_pending=pending,
+            memory=resident_bytes(),
+            agent=self.agent.status(),
+        )
+
+    async def shutdown(self) -> AsyncIterator[StopProgress]:
+        """End every task, then this process; the last line comes when the socket is gone.
+
+        The work goes on when the one who asked leaves; who asks again sees the same lines.
+        """
+        if self._stopping is None:
+            self._stopping = aio.create_task(self._stop(), name="stop of the instance")
+        told = 0
+        while True:
+            self._progressed.clear()
+            for line in self._progress[told:]:
+                told += 1
+                yield line
+                if line.done:
+                    return
+            await self._progressed.wait()
+
+    async def _stop(self) -> None:
+        await self._taken_up.wait()
+        async for text in stop_tasks(self.controller):
+            self._tell(StopProgress(text=text))
+        remove_traces(self.paths)
+        self._tell(StopProgress(text="", done=True))
+        self.leaving.set()
+
+    def _tell(self, line: StopProgress) -> None:
+        self._progress.append(line)
+        self._progressed.set()
+
+
+async def stop_tasks(controller: Controller) -> AsyncIterator[str]:
+    """End every task; yield what a person may like to know of it."""
+    async for stopped, every in controller.stop_all_tasks(STOP_REASON):
+        if every:
+            yield f"stopped {stopped} of {every} tasks"
+
+
+async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) -> None:
+    """Run the control plane until it is told to leave. Raises `KecsError` when it cannot begin."""
+    leaving = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, leaving.set)
+    instance, api_sockets = bind_api(paths, instance)
+    async with contextlib.AsyncExitStack() as stack:
+        for each in api_sockets:
+            stack.callback(each.close)
+        store = await Store.open(paths.database)
+        stack.push_async_callback(store.close)
+        daemon = Daemon(paths, instance, store)
+        daemon.leaving = leaving
+        stack.push_async_callback(daemon.runtime.close)
+        await store.transact(lambda tx: clusters.ensure_default(tx, daemon.context(instance.region)))
+        model = EcsModel()
+        api = _Gate(build_api(store, model, instance, daemon.context), daemon)
+        servers = Servers(api, api_sockets, build_admin(daemon), unix.bind_private(paths.controlplane_socket))
+        stack.callback(remove_traces, paths)
+        stack.push_async_callback(servers.stop)
+        stack.callback(daemon.hub.close)
+        await servers.start()
+        model.start()
+        _tell_ready(ready_fd)
+        _log.info("ready: http://127.0.0.1:%d", instance.api_port, extra={"pid": os.getpid()})
+        stack.push_async_callback(daemon.controller.close)
+        await daemon.take_up()
+        background = [
+            aio.create_task(daemon.agent.run(), name="watch of the agent"),
+            aio.create_task(retain(store, daemon.runtime, time.time), name="retention"),
+        ]
+        stack.push_async_callback(aio.cancel, *background)
+        await leaving.wait()
+        _log.info("leaving%s", "" if daemon.is_stopping else ": tasks go on")
+
+
+async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:
+    """End what a control plane that died has left running; nobody is served."""
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(paths.database)
+        stack.push_async_callback(store.close)
+        daemon = Daemon(paths, instance, store, plans=False)
+        stack.push_async_callback(daemon.runtime.close)
+        stack.push_async_callback(daemon.controller.close)
+        await daemon.controller.open()
+        async for text in stop_tasks(daemon.controller):
+            _log.info("%s", text)
+
+
+class _Gate:
+    """Lets requests through to the API until the instance is being stopped."""
+
+    def __init__(self, api: App, daemon: Daemon) -> None:
+        self._api = api
+        self._daemon = daemon
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._daemon.is_stopping:
+            await self._api(scope, receive, send)
+            return
+        answer = awsjson.error(
+            str(uuid.uuid4()), "ServiceUnavailableException", "The instance is being stopped.", 503
+        )
+        headers = [(name.encode(), value.encode()) for name, value in answer.headers]
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+
+def _watch_agent(paths: InstancePaths, hub: Hub) -> AgentWatch:
+    from kecs.client.lifetime import has_forwards
+    from kecs.client.supervise import Supervisor
+
+    def wanted() -> bool:
+        try:
+            instance = instances.read(paths)
+            wished = instance is not None and instance.desired == instance.agent == "running"
+            return wished and has_forwards(paths)
+        except KecsError as error:
+            _log.warning("cannot tell whether the agent is wanted: %s", error.message)
+            return False
+
+    return AgentWatch(hub, Supervisor(paths, "agent"), wanted)
+
+
+def remove_traces(paths: InstancePaths) -> None:
+    """Remove socket and pid file; the lock keeps them ours until this process ends."""
+    paths.controlplane_socket.unlink(missing_ok=True)
+    paths.controlplane_pid.unlink(missing_ok=True)
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        # The most it ever had; bytes on macOS.
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return pages * resource.getpagesize()
+
+
+def _tell_ready(descriptor: int | None) -> None:
+    if descriptor is not None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(descriptor, b"ready\n")
+        os.close(descriptor)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the control plane of an instance; return the process's exit code."""
+    parser = argparse.ArgumentParser(prog="kecs.controlplane", description="The control plane of KECS.")
+    parser.add_argument("--home", required=True, type=Path)
+    parser.add_argument("--instance", required=True, type=check_instance_name)
+    parser.add_argument("--ready-fd", type=int)
+    parser.add_argument(
+        "--stop", action="store_true", help="end the tasks of a dead control plane, then exit"
+    )
+    options = parser.parse_args(arguments)
+    paths = InstancePaths(options.home, options.instance)
+    if options.ready_fd is not None:
+        os.set_inheritable(options.ready_fd, False)
+    try:
+        return _run(paths, options.ready_fd, stop=options.stop)
+    except KecsError as error:
+        _log.error("%s", error.message, extra={"hint": error.hint})
+        return int(error.exit_code)
+    except Exception:  # noqa: BLE001 - the top of the process: who started it reads the last words
+        _log.exception("the control plane failed")
+        return 1
+
+
+def _run(paths: InstancePaths, ready_fd: int | None, *, stop: bool) -> int:
+    log.set_up(paths.controlplane_log)
+    lock = files.try_lock(paths.controlplane_lock)
+    if lock is None:
+        return 0
+    instance = instances.require(paths)
+    if stop:
+        asyncio.run(stop_without_api(paths, instance))
+    elif instance.desired == "running":
+        files.write_atomic(paths.controlplane_pid, f"{os.getpid()}\n".encode())
+        asyncio.run(serve(paths, instance, ready_fd))
+    return 0

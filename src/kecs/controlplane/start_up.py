@@ -1,0 +1,114 @@
+"""What the daemon decides before it serves: which port the API gets, what its instance asks for."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from kecs.client import instance as instances
+from kecs.client import ports, secrets
+from kecs.client.instance import Instance
+from kecs.controlplane.environment import MissingResourceError, environment_of
+from kecs.controlplane.specs import override_of
+from kecs.controlplane.task_flow import Environments
+from kecs.ecs.context import Context, Knobs
+from kecs.ecs.model import Task, TaskDefinition
+from kecs.errors import ExitCode, KecsError
+from kecs.net import listener
+from kecs.paths import InstancePaths
+
+FIRST_API_PORT = 5373
+"""The port of the first instance; another one gets the next that is free."""
+API_PORTS = range(FIRST_API_PORT, FIRST_API_PORT + 1000)
+API_ADDRESSES = ("127.0.0.1",)
+"""Where the API listens: its URL is `http://127.0.0.1:PORT`."""
+NAMED_FOR = 2.0
+"""Seconds for which the ports that instances and forwards name are not read again."""
+
+
+def bind_api(paths: InstancePaths, instance: Instance) -> tuple[Instance, tuple[socket.socket, ...]]:
+    """Bind the API's port; one that had to be chosen is written to `instance.yaml` first of all.
+
+    Raises `KecsError` (exit 4) when a stranger has the instance's own port.
+    """
+    if instance.api_port:
+        try:
+            return instance, listener.bind(API_ADDRESSES, instance.api_port)
+        except listener.PortTaken as error:
+            raise KecsError(
+                f"the instance's port {instance.api_port} is taken"
+                + (f" by {error.holder}" if error.holder else ""),
+                f"end that program, or give the instance another port: `kecs start{_name(paths)} --port N`",
+                ExitCode.CONFLICT,
+            ) from error
+    avoid = ports.named_ports(paths.home, None)
+    chosen, sockets = listener.bind_chosen(API_ADDRESSES, API_PORTS, avoid)
+    changed = instances.change(paths, lambda now: msgspec.structs.replace(now, api_port=chosen))
+    return changed, sockets
+
+
+def knobs_of(instance: Instance) -> Knobs:
+    """Return the times that the instance was started with."""
+    known = instance.knobs
+    default = Knobs()
+    return Knobs(
+        healthy_after=known.get("healthyAfter", default.healthy_after),
+        ready_timeout=known.get("readyTimeout", default.ready_timeout),
+        drain=known.get("drain", default.drain),
+        time_scale=known.get("timeScale", default.time_scale),
+    )
+
+
+def contexts(knobs: Knobs) -> Callable[[str], Context]:
+    """Return what makes the context of one call in a region, now."""
+
+    def context(region: str) -> Context:
+        return Context(region=region, now=time.time(), new_id=lambda: uuid.uuid4().hex, knobs=knobs)
+
+    return context
+
+
+def environments_of(paths: InstancePaths) -> Environments:
+    """Return what resolves the variables of a task's containers from this instance's files."""
+
+    def resolve(task: Task, definition: TaskDefinition) -> Mapping[str, Mapping[str, str]]:
+        containers = definition.definition.get("containerDefinitions", [])
+        values: dict[str, str] = {}
+        if any(container.get("secrets") for container in containers):
+            try:
+                values = secrets.load(paths)
+            except KecsError as error:
+                raise MissingResourceError(
+                    f"ResourceInitializationError: unable to pull secrets or registry auth: {error.message}"
+                ) from error
+        return {
+            container["name"]: environment_of(
+                container, override_of(task, container["name"]), secrets=values, s3=paths.s3
+            )
+            for container in containers
+        }
+
+    return resolve
+
+
+def named_ports(paths: InstancePaths) -> Callable[[], set[int]]:
+    """Return what tells which ports instances and forwards name; it reads their files at most every 2 s."""
+    known: set[int] = set()
+    read_at = -NAMED_FOR
+
+    def named() -> set[int]:
+        nonlocal known, read_at
+        if time.monotonic() - read_at >= NAMED_FOR:
+            known = ports.named_ports(paths.home, None)
+            read_at = time.monotonic()
+        return known
+
+    return named
+
+
+def _name(paths: InstancePaths) -> str:
+    return "" if paths.name == "default" else f" --instance {paths.name}"
