@@ -64,14 +64,16 @@ class _Connection(H11Protocol):
     """A connection that knows its peer: applications find it as `scope["state"]["peer"]`."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
         info = transport.get_extra_info
-        self.app_state = {"peer": Peer(info("peername"), info("sockname"))}
         end = info("socket")
-        if end.family == socket.AF_UNIX:
-            if not is_own_process(end):
-                transport.abort()
-        else:
+        is_unix = end.family == socket.AF_UNIX
+        # First of all: should it fail, the connection has no transport and serves nobody.
+        refused = is_unix and not is_own_process(end)
+        super().connection_made(transport)
+        self.app_state = {"peer": Peer(info("peername"), info("sockname"))}
+        if refused:
+            transport.abort()
+        elif not is_unix:
             # asyncio does it only for sockets made with IPPROTO_TCP written out. Without it the body, a
             # second write, waits 40 ms for the client's delayed acknowledgement of the head (Nagle).
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -16,6 +16,7 @@ from typing import Any
 
 from kecs import procnet
 from kecs.client.instance import Instance
+from kecs.net import unix
 from kecs.wire.awsjson import AwsJsonError
 
 Address = tuple[str, int]
@@ -100,8 +101,6 @@ class Doors:
 
 def is_own_process(connection: socket.socket) -> bool:
     """Tell whether the other end of a Unix connection is a process of this user or of root."""
-    from kecs.net import unix
-
     try:
         return unix.peer_uid(connection) in (os.getuid(), _ROOT)
     except OSError:  # the other end is gone already
