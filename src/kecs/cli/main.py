@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from typing import cast
 
 import click
 
@@ -96,9 +97,16 @@ def usage(error: click.UsageError) -> KecsError:
     path = error.ctx.command_path if error.ctx else "kecs"
     hint = f"see `{path} --help`"
     message = error.format_message()
-    if possible := getattr(error, "possibilities", None):
-        message = error.message
-        hint = f"did you mean {' or '.join(f'`{name}`' for name in sorted(possible)[:3])}? {hint}"
+    similar: list[str] = []
+    if isinstance(error, click.exceptions.NoSuchCommand) and error.ctx:
+        import difflib
+
+        names = cast("Group", error.ctx.command).list_commands(error.ctx)
+        similar = difflib.get_close_matches(error.command_name, names)
+    elif isinstance(error, click.exceptions.NoSuchOption):
+        message, similar = error.message, error.possibilities or []
+    if similar:
+        hint = f"did you mean {' or '.join(f'`{name}`' for name in similar)}? {hint}"
     return KecsError(sentence(message), hint, ExitCode.USAGE)
 
 

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import string
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -75,7 +76,9 @@ def start(paths: InstancePaths, wishes: Wishes, note: Note) -> Outcome:
         note(f"starting the instance `{paths.name}`")
         try:
             launching.launch("controlplane", paths)
-        except BaseException:
+        except BaseException as error:
+            if fresh and isinstance(error, KecsError):
+                _keep_the_log(paths, error)
             _put_back(paths, before, fresh=fresh)
             raise
     missing = forwards and not is_up(str(paths.agent_socket))
@@ -252,6 +255,17 @@ def _put_back(paths: InstancePaths, before: Instance | None, *, fresh: bool) -> 
             shutil.rmtree(paths.root, ignore_errors=True)
         else:
             paths.instance_file.unlink(missing_ok=True)
+
+
+def _keep_the_log(paths: InstancePaths, error: KecsError) -> None:
+    """Copy the log that the error's hint names: the folder it is in is about to be removed."""
+    log = paths.controlplane_log
+    if error.hint and str(log) in error.hint:
+        with contextlib.suppress(OSError):
+            number, name = tempfile.mkstemp(prefix="kecs-start-", suffix=".log")
+            os.close(number)
+            shutil.copyfile(log, name)
+            error.hint = error.hint.replace(str(log), name)
 
 
 def _any_daemon(paths: InstancePaths) -> bool:

@@ -70,7 +70,7 @@ class Supervisor:
         """
         asked_at = self._clock()
         async with self._one_at_a_time:
-            if self._ready_at is not None and self._ready_at > asked_at:
+            if self._ready_at is not None and self._ready_at >= asked_at:
                 return True  # another caller saw the same loss and was faster
             return await self._bring_back()
 

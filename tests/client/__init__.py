@@ -1,0 +1,1 @@
+"""Tests of the clients of both daemons, and of starting them; the daemons are scripted."""
