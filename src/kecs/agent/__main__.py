@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-# asyncio imports ssl where it can and works without: that saves 6 MB and 15 ms, and nothing of a local
+# asyncio imports ssl where it can and works without: that saves 4 MB, and nothing of a local
 # instance speaks TLS (docs/design/design.md, 3.12). What needs it later imports it as usual.
 sys.modules["ssl"] = None  # type: ignore[assignment]
 import asyncio  # noqa: E402, F401 - imported for its effect

@@ -14,7 +14,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -124,7 +123,7 @@ class Agent:
         try:
             self._manager.restore()
             files.write_atomic(self._paths.agent_pid, f"{os.getpid()}\n".encode())
-            self._server = RpcServer(_listen(address), self._methods())
+            self._server = RpcServer(unix.bind_private(address), self._methods())
             await self._server.start()
             _log.info("agent %s is ready with %d forwards", __version__, len(self._manager.runners))
             if ready is not None:
@@ -263,16 +262,6 @@ def _take_lock(paths: InstancePaths) -> int | None:
             return None
         time.sleep(0.02)
     return lock
-
-
-def _listen(address: Path) -> socket.socket:
-    """Bind `address`; we hold the lock, so a socket that is there is what a killed agent left."""
-    with contextlib.suppress(FileNotFoundError):
-        address.unlink()
-    try:
-        return unix.bind_private(address)
-    except OSError as error:
-        raise files.unusable(address, error) from error
 
 
 def _say_ready(descriptor: int) -> None:

@@ -205,9 +205,7 @@ class Manager:
             addresses = member.wish.spec.address or listener.default_addresses()
             if port is not None:
                 self._check_not_ours(port, addresses)
-                taken, sockets = port, ports.bind_given(addresses, port)
-            else:
-                taken, sockets = ports.bind_chosen(addresses, member.wish.target_port, avoid)
+            taken, sockets = ports.bind(addresses, port, member.wish.target_port, avoid)
             for one in sockets:
                 undo.callback(one.close)
             avoid.add(taken)

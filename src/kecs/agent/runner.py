@@ -19,10 +19,10 @@ from typing import Protocol
 import msgspec
 
 from kecs import log
-from kecs.agent.picture import Resolution
-from kecs.agent.ports import why_not_bound
+from kecs.agent.picture import Resolution, task_of
 from kecs.agent.state import Entry
 from kecs.client.rpc_types import Bytes, ConnectionEvent, Connections, EndpointRow, ForwardRow, LastError
+from kecs.errors import KecsError
 from kecs.forward import machine as m
 from kecs.net import listener
 from kecs.net.messages import (
@@ -80,6 +80,7 @@ class Runner:
         self._last_error: LastError | None = None
         self._refusal: tuple[tuple[str, str], float] | None = None
         self._holding = False
+        self._counters = Counters()
         self._watchers: list[Callable[[ConnectionEvent], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
         self._log = _open_log(entry.name, log_file)
@@ -173,7 +174,7 @@ class Runner:
 
     def refused(self, message: Refused) -> None:
         """Take that a connect failed; the connection was tried elsewhere or is held."""
-        text = f"{message.endpoint[:8]}: {message.error}"
+        text = f"{message.endpoint[:8]}: {message.error}" if message.endpoint else message.error
         self._last_error = LastError(message=text, time=message.time)
         key = (message.endpoint, message.error)
         now = self._loop.time()
@@ -239,9 +240,13 @@ class Runner:
         return leave
 
     def row(self, counters: Counters | None = None) -> ForwardRow:
-        """Return the forward as `list` shows it; without `counters` those are zero."""
-        entry, counted = self.entry, counters or Counters()
-        by_task = dict(counted.by_endpoint)
+        """Return the forward as `list` shows it; without `counters`, with those last known."""
+        if counters is not None:
+            self._counters = counters
+        entry, counted = self.entry, self._counters
+        open_by_task: dict[str, int] = {}
+        for endpoint, number in counted.by_endpoint:
+            open_by_task[task_of(endpoint)] = open_by_task.get(task_of(endpoint), 0) + number
         return ForwardRow(
             id=entry.id,
             name=entry.name,
@@ -258,8 +263,7 @@ class Runner:
             state=self.state.value,
             reason=self.reason,
             endpoints=[
-                msgspec.structs.replace(row, open=by_task.get(row.task_id, 0)) if by_task else row
-                for row in self._rows
+                msgspec.structs.replace(row, open=open_by_task.get(row.task_id, 0)) for row in self._rows
             ],
             connections=Connections(open=counted.open, total=counted.total, held=counted.held),
             bytes=Bytes(in_=counted.received, out=counted.sent),
@@ -272,10 +276,9 @@ class Runner:
     def _try_to_bind(self) -> None:
         try:
             sockets = listener.bind(self.addresses, self.entry.local_port)
-        except OSError as error:
-            reason = why_not_bound(error, self.entry.local_port)
-            self._last_error = LastError(message=reason, time=time.time())
-            self.handle(m.BindFailed(reason))
+        except KecsError as error:
+            self._last_error = LastError(message=error.message, time=time.time())
+            self.handle(m.BindFailed(error.message))
         else:
             self._listen(sockets)
             self.handle(m.Bound())
