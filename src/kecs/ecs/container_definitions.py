@@ -105,13 +105,13 @@ def _port_mapping(container: str, mapping: Definition, network_mode: str) -> Def
                 f"'{mapping['containerPortRange']}'. It is two ports between 1 and 65535, the lower first."
             )
         return {**mapping, "protocol": protocol}
-    port = mapping.get("containerPort", 0)
+    port: int = mapping.get("containerPort", 0)
     if not 1 <= port <= 65535:
         raise ClientException(
             f"Invalid 'containerPort' setting for container '{container}'. It must be between 1 and 65535."
         )
-    default = port if network_mode in _NETWORKS_OF_ITS_OWN else 0
-    host_port = mapping.get("hostPort", default)
+    default: int = port if network_mode in _NETWORKS_OF_ITS_OWN else 0
+    host_port: int = mapping.get("hostPort", default)
     if network_mode in _NETWORKS_OF_ITS_OWN and host_port == 0:
         host_port = port
     if not 0 <= host_port <= 65535:

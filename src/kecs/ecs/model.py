@@ -142,6 +142,8 @@ class Service(Row, frozen=True, kw_only=True):
     desired_count: int
     scheduling_strategy: Literal["REPLICA", "DAEMON"] = "REPLICA"
     launch_type: str | None = None
+    launch_type_given: bool = False
+    """False when it was implied: then an update that asks for a public IP makes EC2 FARGATE."""
     platform_version: str | None = None
     capacity_provider_strategy: list[dict[str, Any]] = []
     deployment_controller: str = "ECS"
