@@ -1,0 +1,155 @@
+"""What a start refuses, in which words, with which exit code."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from tests.agent.shapes import REGION, A, B, lone, port, service, task, wanted
+
+from kecs.agent import checks
+from kecs.errors import ExitCode, KecsError
+from kecs.forward.spec import ForwardSpec, Target
+
+TWO = [port(80), port(81, name="admin"), port(53, name=None, protocol="udp")]
+C = "ab" * 16
+
+
+def find(spec, *targets):
+    return checks.find(spec, targets, REGION)
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        (wanted(), ("web", None, 80, None)),
+        (wanted(target_port=80), ("web", None, 80, None)),
+        (wanted(target_port="http"), ("web", None, 80, "http")),
+        (wanted(f"prod/{A}", "task"), (None, A, 80, None)),
+        (wanted("prod/aaaaaaaa", "task"), (None, A, 80, None)),
+        (wanted("prod/bbbbbbbb", "task"), (None, B, 80, None)),
+    ],
+)
+def test_what_is_there_is_found(spec, found):
+    wish = find(spec, service(task(A, port(80))), lone(task(B, port(80))), service(name="other"))
+
+    assert (wish.service, wish.task_id, wish.target_port, wish.target_port_name) == found
+    assert (wish.region, wish.cluster) == (REGION, "prod")
+
+
+def test_a_service_without_tasks_can_be_forwarded():
+    assert find(wanted(), service()).target_port == 80
+
+
+def test_the_region_of_the_target_counts():
+    there = service(task(A), region="eu-west-1")
+
+    assert find(wanted(region="eu-west-1"), there, service()).region == "eu-west-1"
+
+
+def test_the_current_revision_decides_which_ports_there_are():
+    rolling = service(task(A, port(80, 29001)), ports=[port(8080)])
+
+    assert find(wanted(), rolling).target_port == 8080
+
+
+def test_an_ambiguous_prefix_prefers_the_task_that_lives():
+    dead = task("abababab" + "0" * 24, status="STOPPED")
+
+    assert find(wanted("prod/abababab", "task"), service(dead, task(C, port(80)))).task_id == C
+
+
+def refused(spec, *targets):
+    with pytest.raises(KecsError) as caught:
+        find(spec, *targets)
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("spec", "targets", "code", "message", "hint"),
+    [
+        (wanted("nowhere/web"), [service(), service(cluster="dev")], 3, "cluster `nowhere`", "`dev`, `prod`"),
+        (wanted("nowhere/web"), [], 3, "cluster `nowhere`", "kecs ps"),
+        (wanted("prod/nope"), [service(), service(name="api")], 3, "no service `nope`", "`api`, `web`"),
+        (wanted("prod/nope"), [lone(task(A))], 3, "no service in a cluster `prod`", "`prod`"),
+        (wanted(), [service(region="eu-west-1"), service(region="ap-south-1")], 3,
+         "not in us-east-1; it is in `ap-south-1`, `eu-west-1`", "--region ap-south-1"),
+        (wanted("prod/nope"), [service(region="eu-west-1")], 3, "the cluster `prod` is not in us-east-1",
+         "--region eu-west-1"),
+        (wanted("prod/cccccccc", "task"), [service(task(A))], 3, "no task `cccccccc`", A),
+        (wanted("prod/cccccccc", "task"), [], 3, "cluster `prod`", "kecs ps"),
+        (wanted("prod/aaaaaaaa", "task"), [service(task(A), region="eu-west-1")], 3, "it is in `eu-west-1`",
+         "--region eu-west-1"),
+        (wanted("prod/aaaaaaaa", "task"), [service(task(A), task("a" * 31 + "b"))], 2, "2 tasks",
+         "more of its"),
+        (wanted("prod/aaaaaaaa", "task"), [lone(task(A, status="STOPPED", reason="killed"))], 1,
+         "is STOPPED (killed)", "forward a service"),
+        (wanted(target_port=81), [service()], 3, "no port `81`", "80 (http)"),
+        (wanted(target_port="nope"), [service()], 3, "no port `nope`", "80 (http)"),
+        (wanted(), [service(ports=TWO)], 2, "several ports: 53/udp, 80 (http), 81 (admin)",
+         "--target-port 80"),
+        (wanted(target_port=53), [service(ports=TWO)], 1, "`53` is a UDP port", "TCP"),
+        (wanted(), [service(ports=TWO[2:])], 1, "`53` is a UDP port", "TCP"),
+        (wanted(), [service(ports=[])], 1, "no port mappings", "portMappings"),
+    ],
+)  # fmt: skip
+def test_refusals(spec, targets, code, message, hint):
+    error = refused(spec, *targets)
+
+    assert message in error.message
+    assert hint in (error.hint or "")
+    assert error.exit_code == code
+
+
+def test_what_is_not_public_is_refused_with_the_command_that_changes_it():
+    private = service(task(A), public=False, subnets=["subnet-a", "subnet-b"], security_groups=["sg-1"])
+
+    error = refused(wanted(), private)
+
+    assert error.exit_code == ExitCode.FAILED
+    assert "`prod/web` is not public" in error.message
+    assert "`assignPublicIp`" in error.message
+    assert (
+        "aws ecs update-service --cluster prod --service web --network-configuration "
+        "'awsvpcConfiguration={subnets=[subnet-a,subnet-b],securityGroups=[sg-1],assignPublicIp=ENABLED}'"
+    ) in (error.hint or "")
+
+
+def test_a_task_that_is_not_public_must_be_run_again():
+    error = refused(wanted(f"prod/{A}", "task"), lone(task(A), public=False))
+
+    assert A in error.message
+    assert "aws ecs run-task --cluster prod" in (error.hint or "")
+    assert "assignPublicIp=ENABLED" in (error.hint or "")
+
+
+def test_a_udp_port_beside_the_only_tcp_port_is_no_choice_to_make():
+    assert find(wanted(), service(ports=[TWO[0], TWO[2]])).target_port == 80
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "message"),
+    [
+        (wanted(name="agent"), 2, "cannot name a forward"),
+        (wanted(local_port=70000), 2, "local port `70000`"),
+        (wanted(address=["999.1.1.1"]), 2, "`999.1.1.1` is no IP address"),
+        (wanted(address=["127.0.0.1", "localhost"]), 2, "`localhost` is no IP address"),
+        (wanted(hold_seconds=-1.0), 2, "holds connections"),
+        (wanted(hold_connections=-1), 2, "holds connections"),
+        (wanted(hold_seconds=float("nan")), 2, "holds connections"),
+        (wanted(auto_reconnect=False), 1, "not built yet"),
+        (ForwardSpec(target=Target(type="task", cluster="prod", tags={"a": "b"})), 1, "tags are not built"),
+        (ForwardSpec(target=Target(type="service", cluster="a b", service="web")), 2, "cluster's name"),
+    ],
+)
+def test_a_wrong_spec_is_refused_whatever_exists(spec, code, message):
+    with pytest.raises(KecsError) as caught:
+        checks.check_spec(spec)
+
+    assert (caught.value.exit_code, bool(caught.value.hint)) == (code, True)
+    assert message in caught.value.message
+
+
+def test_a_right_spec_is_not_refused():
+    checks.check_spec(wanted(local_port=8080, target_port="http", address=["127.0.0.1", "::1"], name="mine"))
+    checks.check_spec(msgspec.structs.replace(wanted(), hold_seconds=0.0))
