@@ -108,7 +108,11 @@ class Drained:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A connect to an endpoint failed; `time` is epoch seconds."""
+    """A connect to an endpoint failed; `time` is epoch seconds.
+
+    `endpoint` is empty when it was not the endpoint's fault: this process has no descriptors left, so
+    that new connections have to wait.
+    """
 
     forward: str
     endpoint: str
@@ -135,6 +139,8 @@ class Counters:
     sent: int = 0
     expired: int = 0
     """Held connections that were closed because nothing came in time, or there were too many."""
+    failed: int = 0
+    """Connections that a defect of the loop ended; each is in the log."""
     by_endpoint: tuple[tuple[str, int], ...] = ()
     """Open connections by endpoint id."""
 

@@ -1,0 +1,145 @@
+"""The life of one connection: accepted, held or dialled, open, closed.
+
+Who takes it and how long it waits is `kecs.net.served`'s to say; the bytes are `kecs.net.relay`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from kecs.net import dial
+from kecs.net.poller import ERROR, HANG_UP, IN, OUT, READ_END
+from kecs.net.relay import EVENTS, End
+
+if TYPE_CHECKING:
+    from kecs.net.places import Place
+    from kecs.net.served import Served
+
+_log = logging.getLogger(__name__)
+NOTHING: frozenset[Place] = frozenset()
+
+
+class Connection:
+    """One client and, once there is one, the endpoint that serves it."""
+
+    __slots__ = ("client", "number", "place", "served", "since", "tried", "upstream")
+
+    def __init__(self, served: Served, sock: socket.SocketType, number: int, since: float) -> None:
+        self.served = served
+        self.number = number
+        """Counts from 1 in each forward."""
+        self.since = since
+        """When it was accepted (monotonic seconds)."""
+        self.client = End(served.loop, self, sock)
+        self.upstream: End | None = None
+        """There while it is dialled and open."""
+        self.place: Place | None = None
+        self.tried: frozenset[Place] = NOTHING
+        """Places that refused it since it was last held."""
+
+    def watch(self) -> None:
+        """Have the client watched before it has a peer."""
+        if self.client.fd not in self.served.loop.ends:
+            self.served.loop.add(self.client, EVENTS)
+
+    def dialling(self, sock: socket.SocketType) -> None:
+        """Wait until `sock` is connected."""
+        self.watch()
+        self.upstream = upstream = End(self.served.loop, self, sock)
+        upstream.out = True
+        self.served.loop.add(upstream, EVENTS | OUT)
+
+    def open(self, sock: socket.SocketType) -> None:
+        """Relay between the client and `sock`, which is connected."""
+        loop = self.served.loop
+        self.tried = NOTHING
+        client = self.client
+        upstream = self.upstream
+        if upstream is None:
+            self.upstream = upstream = End(loop, self, sock)
+        client.peer, upstream.peer = upstream, client
+        if upstream.fd not in loop.ends:
+            loop.add(upstream, EVENTS)  # reports at once what came already
+        if client.fd not in loop.ends:
+            loop.add(client, EVENTS)
+        elif client.stirred:
+            client.pump(to_the_end=True)
+
+    def early(self, end: End, mask: int) -> None:
+        """Something happened while the ends are not peers: the client is held, or the dial is done."""
+        if end is self.client:
+            self._client_early(mask)
+        elif end is self.upstream and self.place is not None:
+            try:
+                done = dial.finished(end.sock, self.place.address)
+            except OSError as error:
+                self.served.refused(self, error)
+                return
+            if done:
+                self.served.connected(self, end.sock)
+                if end.peer is not None:
+                    end.on_event(mask)
+
+    def _client_early(self, mask: int) -> None:
+        client = self.client
+        if mask & IN:
+            client.stirred = True
+        if mask & (ERROR | HANG_UP) and client.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.reset("reset")
+        elif mask & READ_END and self.upstream is None:
+            self.drop_if_left()
+
+    def drop_if_left(self) -> None:
+        """Drop a held client that ended without having sent a byte: nobody is there to be served.
+
+        One that ended after sending (half-close) still waits for its answer.
+        """
+        try:
+            left = not self.client.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            left = True
+        if left:
+            self.reset("closed")
+
+    def drop_upstream(self, *, orderly: bool = False) -> None:
+        """Close and forget the upstream end, if there is one."""
+        if self.upstream is not None:
+            self.upstream.close(orderly=orderly)
+            self.upstream = None
+
+    def end(self, why: str) -> None:
+        """Close both sides in order: all was delivered, or is the kernel's to deliver."""
+        self._close(why, orderly=True)
+
+    def reset(self, why: str) -> None:
+        """Close both sides with a reset."""
+        self._close(why, orderly=False)
+
+    def fail(self, error: Exception) -> None:
+        """Reset after an unexpected error."""
+        _log.error("connection %d of %s failed", self.number, self.served.name, exc_info=error)
+        self.served.failed += 1
+        self.reset(f"{type(error).__name__}: {error}")
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from the client."""
+        return self.client.count
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the client's socket took."""
+        upstream, pending = self.upstream, self.client.pending
+        return 0 if upstream is None else upstream.count - (0 if pending is None else len(pending))
+
+    def _close(self, why: str, *, orderly: bool) -> None:
+        if self not in self.served.connections:
+            return  # closed already
+        self.served.ended(self, why)
+        self.client.close(orderly=orderly)
+        self.drop_upstream(orderly=orderly)
+        del self.client  # it points here; so both are freed now, without the garbage collector

@@ -1,0 +1,344 @@
+"""The relay loop: one thread that owns every listener and every relayed socket (contracts, 1).
+
+The agent starts it, sends it messages (`kecs.net.messages`) and is called back on the loop's thread.
+Nothing here waits but `poll`; nothing is shared with other threads but the inbox and one wake-up.
+
+A turn: wait for events and handle them; go on with those whose last turn was cut short; then the
+chores (accepting, dialling anew, messages); then what is due by time. Descriptors are closed while
+events are handled but made only after, in the chores: so an event can never meet a descriptor
+that was closed and given out again in the same round.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import heapq
+import itertools
+import logging
+import resource
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kecs.net import poller
+from kecs.net.messages import (
+    Barrier,
+    Close,
+    Died,
+    Drained,
+    FromLoop,
+    Listen,
+    Query,
+    Refused,
+    Seen,
+    Snapshot,
+    Stats,
+    Stop,
+    ToLoop,
+    Watch,
+)
+from kecs.net.relay import BUFFER
+from kecs.net.served import Served
+
+if TYPE_CHECKING:
+    from kecs.net.accept import Accepting
+    from kecs.net.relay import End
+
+_log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 3.0
+"""Seconds for a connect on a direct route: one lost SYN is sent again after 1 s (RFC 6298, 2.1)."""
+
+PAUSE = 0.1
+"""Seconds until accepting is tried again after descriptors ran out, unless one is freed before."""
+
+RESERVE = 48
+"""Descriptors that are left to the rest of the process: logs, state files, its own sockets."""
+
+_EVENTS = 256
+"""Events fetched at once."""
+
+
+class Watched(Protocol):
+    """What stands behind a descriptor."""
+
+    fd: int
+
+    def on_event(self, mask: int, /) -> None:
+        """Handle these events."""
+
+    def fail(self, error: Exception, /) -> None:
+        """Handle an unexpected error of `on_event`."""
+
+
+class RelayLoop:
+    """The thread. `start`, `send` and `join` are for other threads, all else is the loop's own."""
+
+    def __init__(
+        self, on_message: Callable[[FromLoop], None], *, connect_timeout: float = CONNECT_TIMEOUT
+    ) -> None:
+        """`on_message` is called on the loop's thread and must only hand the message on."""
+        self.say = on_message
+        self.connect_timeout = connect_timeout
+        self.pause = PAUSE
+        self.poller = poller.new()
+        self.view = memoryview(bytearray(BUFFER))
+        """The one buffer; only what is done within one call is ever in it."""
+        self.ends: dict[int, Watched] = {}
+        """What stands behind each descriptor."""
+        self.ready: list[End] = []
+        """Ends whose turn was cut short."""
+        self.chores: list[Callable[[], None]] = []
+        self.now = time.monotonic()
+        """The time when this turn began."""
+        self.turn = 0
+        self.held = 0
+        """Held connections of all forwards: each will need a descriptor more."""
+        self._forwards: dict[str, Served] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._paused: list[Accepting] = []
+        self._starved_at = float("-inf")
+        self._ceiling = _ceiling()
+        self._inbox: collections.deque[ToLoop] = collections.deque()
+        self._bell = Bell(self)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="relay-loop", daemon=True)
+        self.add(self._bell, poller.IN)
+
+    # For other threads
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def send(self, message: ToLoop) -> None:
+        """Have `message` handled, after all that were sent before. Sockets in it are the loop's now."""
+        self._inbox.append(message)
+        if not self._bell.ring():
+            self._drop_inbox()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the thread's end (`Stop`); False when it goes on after `timeout` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # The thread
+
+    def _run(self) -> None:
+        why = None
+        try:
+            while not self._stopping:
+                self._turn()
+        except Exception as error:  # noqa: BLE001 - the top of the thread
+            _log.exception("the relay loop failed")
+            why = f"{type(error).__name__}: {error}"
+        finally:
+            self._close_all()
+        if why is not None:
+            self.say(Died(why))
+
+    def _turn(self) -> None:
+        events = self.poller.poll(self._timeout(), _EVENTS)
+        self.now = time.monotonic()
+        self.turn += 1
+        ready, self.ready = self.ready, []
+        ends = self.ends
+        for fd, mask in events:
+            watched = ends.get(fd)
+            if watched is not None:
+                try:
+                    watched.on_event(mask)
+                except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+                    watched.fail(error)
+        for end in ready:
+            try:
+                end.resume()
+            except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+                end.fail(error)
+        if self.chores:
+            chores, self.chores = self.chores, []
+            for chore in chores:
+                chore()
+        timers = self._timers
+        while timers and timers[0][0] <= self.now:
+            heapq.heappop(timers)[2]()
+
+    def _timeout(self) -> float:
+        if self.ready or self.chores:
+            return 0
+        if not self._timers:
+            return -1
+        return max(0.0, self._timers[0][0] - time.monotonic())
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        """Have `what` called at `when` (monotonic seconds)."""
+        heapq.heappush(self._timers, (when, next(self._order), what))
+
+    def add(self, watched: Watched, mask: int) -> None:
+        """Begin to watch."""
+        self.ends[watched.fd] = watched
+        self.poller.register(watched.fd, mask)
+
+    def _close_all(self) -> None:
+        self._bell.close()
+        self._drop_inbox()
+        for watched in list(self.ends.values()):
+            sock: Any = getattr(watched, "sock", None)
+            if sock is not None:
+                sock.close()
+        self.ends.clear()
+        self._forwards.clear()
+        self.poller.close()
+
+    def _drop_inbox(self) -> None:
+        """Close what came too late."""
+        while self._inbox:
+            try:
+                message = self._inbox.popleft()
+            except IndexError:
+                return
+            if isinstance(message, Listen):
+                for sock in message.sockets:
+                    sock.close()
+
+    # Messages
+
+    def handle_messages(self) -> None:
+        """Handle all that was sent, in order."""
+        while self._inbox:
+            message = self._inbox.popleft()
+            _HANDLERS[type(message)](self, message)
+
+    def _listen(self, message: Listen) -> None:
+        served = self._forwards.get(message.forward)
+        if served is None:
+            served = self._forwards[message.forward] = Served(self, message.forward, message.hold)
+        served.listen(message.sockets, message.hold)
+
+    def _snapshot(self, message: Snapshot) -> None:
+        served = self._forwards.get(message.forward)
+        if served is not None:
+            served.snapshot(message.endpoints)
+            return
+        for name in sorted({endpoint.id for endpoint in message.endpoints if endpoint.draining}):
+            self.say(Drained(message.forward, name))  # a forward that was closed has no connections
+
+    def _barrier(self, message: Barrier) -> None:
+        self.say(Seen(message.version))
+
+    def _close(self, message: Close) -> None:
+        served = self._forwards.get(message.forward)
+        if served is not None:
+            served.close(connections=message.connections)
+            self.freed(served)
+
+    def _query(self, message: Query) -> None:
+        self.say(Stats(message.token, {name: s.counters() for name, s in self._forwards.items()}))
+
+    def _watch(self, message: Watch) -> None:
+        served = self._forwards.get(message.forward)
+        if served is not None:
+            served.watch(on=message.on)
+
+    def _stop(self, _message: Stop) -> None:
+        self._stopping = True
+
+    # Descriptors
+
+    def has_room(self) -> bool:
+        """Whether one more connection, with its two descriptors, leaves the reserve alone."""
+        return len(self.ends) + self.held + 2 <= self._ceiling
+
+    def pause_accepting(self, listener: Accepting, why: str) -> None:
+        """Let new connections wait in the kernel until a descriptor is freed, or a moment is over."""
+        listener.pause()
+        if not self._paused:
+            self.at(self.now + self.pause, self._resume)
+        self._paused.append(listener)
+        self._report(listener.served.name, why)
+
+    def exhausted(self, forward: str, error: OSError) -> None:
+        """Say that a dial found no descriptor; the connection is held."""
+        self._report(forward, error.strerror or str(error))
+
+    def freed(self, served: Served) -> None:
+        """Note that a connection of `served` is being closed."""
+        if self._paused:
+            self.chores.append(self._resume)
+        if served.closing and not served.connections and self._forwards.get(served.name) is served:
+            del self._forwards[served.name]
+
+    def _resume(self) -> None:
+        paused, self._paused = self._paused, []
+        for listener in paused:
+            listener.resume()
+
+    def _report(self, forward: str, why: str) -> None:
+        if self.now - self._starved_at >= 1.0:
+            self._starved_at = self.now
+            self.say(Refused(forward, "", f"new connections wait: {why}", time.time()))
+
+
+class Bell:
+    """The wake-up descriptor: rung by any thread, heard by the loop."""
+
+    def __init__(self, loop: RelayLoop) -> None:
+        self._loop = loop
+        self._rung = False
+        self._lock = threading.Lock()
+        self._there: socket.socket | None
+        self.sock, self._there = socket.socketpair()
+        self.sock.setblocking(False)
+        self._there.setblocking(False)
+        self.fd = self.sock.fileno()
+
+    def ring(self) -> bool:
+        """Wake the loop unless it is about to look anyway; False when it has ended."""
+        with self._lock:
+            if self._there is None:
+                return False
+            if not self._rung:
+                self._rung = True
+                self._there.send(b"\0")
+            return True
+
+    def on_event(self, _mask: int) -> None:
+        """Have the messages handled once this round of events is over."""
+        with contextlib.suppress(BlockingIOError):
+            self.sock.recv(64)
+        self._rung = False  # before the inbox is looked at: what comes now rings again
+        self._loop.chores.append(self._loop.handle_messages)
+
+    def fail(self, error: Exception) -> None:
+        """Without it the loop would be deaf."""
+        raise error
+
+    def close(self) -> None:
+        """End both descriptors; `ring` says so from now on."""
+        with self._lock:
+            if self._there is not None:
+                self._there.close()
+            self._there = None
+
+
+_HANDLERS: dict[type, Callable[[RelayLoop, Any], None]] = {
+    Listen: RelayLoop._listen,  # noqa: SLF001 - this class's own table
+    Snapshot: RelayLoop._snapshot,  # noqa: SLF001
+    Barrier: RelayLoop._barrier,  # noqa: SLF001
+    Close: RelayLoop._close,  # noqa: SLF001
+    Query: RelayLoop._query,  # noqa: SLF001
+    Watch: RelayLoop._watch,  # noqa: SLF001
+    Stop: RelayLoop._stop,  # noqa: SLF001
+}
+
+
+def _ceiling() -> int:
+    """Descriptors that the loop may use: the soft limit less the reserve (half of a tiny limit)."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 1 << 30
+    return max(soft - RESERVE, soft // 2)

@@ -1,0 +1,252 @@
+"""Moving the bytes of one connection: two ends, back-pressure, half-close, resets.
+
+An `End` is one socket of a connection. The loop tells it what epoll saw; it reads into the loop's one
+shared buffer and sends to its peer directly. Only what the peer does not take is kept (at most one
+buffer), and nothing more is read until that is gone: a reader that stalls costs its own connection
+and no more memory than that. Bulk transfer by splice will be a module of its own, beside this.
+
+Events are edges: an edge that cannot be used at once is never asked for again, so whoever begins to
+read anew reads until the kernel has no more. A read shorter than the buffer says just that on Linux
+(epoll(7), question 9), unless the other side ended, failed or sent urgent data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+import struct
+import sys
+import termios
+from typing import TYPE_CHECKING
+
+from kecs.net import options
+from kecs.net.poller import EDGE, ERROR, HANG_UP, IN, OUT, READ_END, URGENT
+
+if TYPE_CHECKING:
+    from kecs.net.connection import Connection
+    from kecs.net.loop import RelayLoop
+
+BUFFER = 64 * 1024
+"""Size of the shared buffer, and so the most that a connection keeps for each direction."""
+
+TURN = 4 * BUFFER
+"""Bytes that one end may move before the others have had their turn: about 0.1 ms of copying."""
+
+_DISCARD = 16
+"""Buffers of unwanted bytes that are read away before an orderly close."""
+
+EVENTS = IN | READ_END | URGENT | EDGE
+"""What epoll is asked to report of an end; OUT besides once the end has been full."""
+
+_LINUX = sys.platform == "linux"
+_RESETS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ECONNABORTED})
+_TO_THE_END = READ_END | HANG_UP | URGENT | ERROR
+if not _LINUX:  # only Linux promises that a short read is the last one
+    _TO_THE_END |= IN
+
+
+class End:
+    """One socket of a connection."""
+
+    __slots__ = (
+        "connection", "count", "deaf", "ended", "fd", "loop", "out", "peer", "pending", "queued", "sock",
+        "stirred",
+    )  # fmt: skip
+
+    def __init__(self, loop: RelayLoop, connection: Connection, sock: socket.SocketType) -> None:
+        self.loop = loop
+        self.connection = connection
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer: End | None = None
+        """The other end once both are connected, until the connection is closed."""
+        self.count = 0
+        """Bytes read from this socket."""
+        self.pending: memoryview | None = None
+        """Bytes that this socket has still to take; while there are some, the peer is not read."""
+        self.ended = False
+        """Its FIN was read; nothing more comes from it."""
+        self.deaf = False
+        """It ended and then refused to take more: what it had said is still delivered."""
+        self.out = False
+        """Whether epoll also reports that it can be written."""
+        self.queued = False
+        """Its turn was cut short; it goes on in the next one."""
+        self.stirred = False
+        """Something came before there was a peer."""
+
+    def on_event(self, mask: int) -> None:
+        """Do what epoll saw."""
+        peer = self.peer
+        if peer is None:
+            self.connection.early(self, mask)
+            return
+        if mask & OUT and self.pending is not None:
+            self._flush(self.pending)
+            if self.peer is None:
+                return
+        if self.ended or peer.deaf or peer.pending is not None:
+            if mask & ERROR:
+                self._failed()
+        elif mask & ~OUT:
+            self.pump(to_the_end=mask & _TO_THE_END != 0)
+
+    def fail(self, error: Exception) -> None:
+        """Keep an unexpected error in handling this end with its connection."""
+        self.connection.fail(error)
+
+    def pump(self, *, to_the_end: bool) -> None:
+        """Move what came from this socket to its peer, until there is no more or the peer is full."""
+        peer = self.peer
+        if peer is None:
+            return
+        loop = self.loop
+        view = loop.view
+        receive = self.sock.recv_into
+        send = peer.sock.send
+        left = TURN
+        while True:
+            try:
+                size = receive(view)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self.broken(error.errno)
+                return
+            if not size:
+                self.ended = True
+                self.pass_end(peer)
+                return
+            self.count += size
+            try:
+                sent = send(view[:size])
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                peer.broken(error.errno)
+                return
+            if sent != size:
+                peer.keep(view[sent:size])
+                return
+            if size < BUFFER and not to_the_end:
+                return
+            left -= size
+            if left <= 0:
+                if not self.queued:
+                    self.queued = True
+                    loop.ready.append(self)
+                return
+
+    def resume(self) -> None:
+        """Go on after a turn that was cut short."""
+        self.queued = False
+        peer = self.peer
+        if peer is not None and peer.pending is None and not self.ended and not peer.deaf:
+            self.pump(to_the_end=True)
+
+    def keep(self, rest: memoryview) -> None:
+        """Keep what this socket did not take, and ask to be told when it takes more."""
+        self.pending = memoryview(bytes(rest))
+        if not self.out:
+            # Asked for only now: most connections never fill a socket, and each would get one event
+            # for nothing. Asking also looks at once, so no edge is missed.
+            self.out = True
+            self.loop.poller.modify(self.fd, EVENTS | OUT)
+
+    def _flush(self, pending: memoryview) -> None:
+        try:
+            sent = self.sock.send(pending)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.broken(error.errno)
+            return
+        if sent < len(pending):
+            self.pending = pending[sent:]
+            return
+        self.pending = None
+        peer = self.peer
+        assert peer is not None
+        if peer.ended:
+            peer.pass_end(self)
+        elif not self.deaf:
+            peer.pump(to_the_end=True)
+
+    def pass_end(self, peer: End) -> None:
+        """Pass this end's FIN on, if all that came before it was delivered; close when both are done."""
+        if peer.pending is not None:
+            return
+        if self.deaf:
+            peer.take_leave()
+        elif peer.ended and self.pending is None:
+            self.connection.end("closed")
+        else:
+            try:
+                peer.sock.shutdown(socket.SHUT_WR)
+            except OSError as error:
+                peer.broken(peer.error() or error.errno)
+
+    def _failed(self) -> None:
+        """Epoll saw an error while nothing could be read from this socket."""
+        code = self.error()
+        if code:
+            self.broken(code)
+
+    def broken(self, code: int | None) -> None:
+        """Reset both, as this socket failed; unless it had ended in order before.
+
+        Linux says EPIPE where a FIN came before the RST (`tcp_reset` in net/ipv4/tcp_input.c): the
+        peer closed, and then got more from us. What it said until then is whole, and is delivered.
+        """
+        peer = self.peer
+        if peer is None:
+            return
+        if self.deaf or not (self.ended or (_LINUX and code == errno.EPIPE)):
+            self.connection.reset("reset" if code is None or code in _RESETS else os.strerror(code))
+            return
+        self.deaf = True
+        self.pending = None
+        if self.ended:
+            self.pass_end(peer)
+        elif peer.pending is None:
+            self.pump(to_the_end=True)
+
+    def take_leave(self) -> None:
+        """Close: the peer ended in order and was reset after that; all it said was handed to this end.
+
+        A reset is passed on as a reset, but not before the kernel has delivered that and the FIN:
+        while it has not, the close is an orderly one, without unread bytes (they would reset it).
+        """
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+        if not self._undelivered():
+            self.connection.reset("reset")
+            return
+        with contextlib.suppress(OSError):  # nothing more to read, or reset: both end here
+            for _ in range(_DISCARD):
+                if not self.sock.recv_into(self.loop.view):
+                    break
+        self.connection.end("reset")
+
+    def _undelivered(self) -> int:
+        """Bytes (and FIN) that the other side's kernel has not acknowledged (tcp(7), SIOCOUTQ)."""
+        try:
+            raw = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return 0
+        return int(struct.unpack("i", raw)[0])
+
+    def error(self) -> int:
+        """Take the socket's error off it; 0 when there is none."""
+        return self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def close(self, *, orderly: bool) -> None:
+        """Close the socket: in order, or as the reset that the kernel makes of it (`options.prepare`)."""
+        self.loop.ends.pop(self.fd, None)
+        self.peer = self.pending = None
+        if orderly:
+            options.end_orderly(self.sock)
+        self.sock.close()

@@ -1,0 +1,276 @@
+"""One forward as the relay loop serves it: its listeners, places, held connections and counters.
+
+On the loop's thread only. A new connection goes to the place that `kecs.net.places` chooses; when
+that refuses, to another; when none is left it is held, unread, until a snapshot or a retry.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from kecs.net import dial
+from kecs.net.accept import Accepting
+from kecs.net.connection import NOTHING, Connection
+from kecs.net.messages import (
+    Counters,
+    Drained,
+    Ended,
+    Endpoint,
+    HoldLimits,
+    Opened,
+    Refused,
+    Waiting,
+)
+from kecs.net.places import Place, Places
+
+if TYPE_CHECKING:
+    from kecs.net.loop import RelayLoop
+
+_log = logging.getLogger(__name__)
+
+SWEEP = 0.02
+"""Seconds between two looks at deadlines: one look ends all that is due, however many there are."""
+
+
+class Served:
+    """One forward."""
+
+    __slots__ = (
+        "closing", "connections", "dialling", "expired", "failed", "held", "limits", "listeners", "loop",
+        "name", "places", "received", "sent", "total", "wake_at", "watched_from",
+    )  # fmt: skip
+
+    def __init__(self, loop: RelayLoop, name: str, limits: HoldLimits) -> None:
+        self.loop = loop
+        self.name = name
+        self.limits = limits
+        self.listeners: list[Accepting] = []
+        self.places = Places()
+        self.connections: set[Connection] = set()
+        self.held: dict[Connection, None] = {}
+        """In the order of their arrival."""
+        self.dialling: dict[Connection, float] = {}
+        """When to give the dial up, in the order of those times."""
+        self.closing = False
+        """No listeners any more; forgotten when its last connection has ended."""
+        self.wake_at = float("inf")
+        self.watched_from: int | None = None
+        """Number of the first connection that is reported; None while nobody watches."""
+        self.total = self.expired = self.failed = 0
+        self.received = self.sent = 0
+        """Bytes of connections that have ended."""
+
+    # What the owner asks
+
+    def listen(self, sockets: tuple[socket.socket, ...], limits: HoldLimits) -> None:
+        """Serve these listeners too."""
+        self.closing = False
+        self.limits = limits
+        for sock in sockets:
+            self.listeners.append(Accepting(self.loop, self, sock))
+
+    def snapshot(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Use these endpoints from now on."""
+        for endpoint in self.places.replace(endpoints):
+            self.loop.say(Drained(self.name, endpoint))
+        self.serve_held()
+
+    def watch(self, *, on: bool) -> None:
+        """Report connections accepted from now on, or none."""
+        self.watched_from = self.total + 1 if on else None
+
+    def close(self, *, connections: bool) -> None:
+        """Close the listeners and the held connections, or all."""
+        self.closing = True
+        for listener in self.listeners:
+            listener.close()
+        self.listeners.clear()
+        for connection in list(self.connections if connections else self.held):
+            connection.reset("the forward was stopped")
+
+    def counters(self) -> Counters:
+        """Count."""
+        held = len(self.held)
+        return Counters(
+            open=len(self.connections) - held,
+            total=self.total,
+            held=held,
+            received=self.received + sum(c.received for c in self.connections),
+            sent=self.sent + sum(c.sent for c in self.connections),
+            expired=self.expired,
+            failed=self.failed,
+            by_endpoint=self.places.counts(),
+        )
+
+    # The life of a connection
+
+    def accepted(self, sock: socket.SocketType, peer: Any) -> None:
+        """Serve a new connection; `peer` is the client's socket address."""
+        self.total += 1
+        connection = Connection(self, sock, self.total, self.loop.now)
+        self.connections.add(connection)
+        if self.watched_from is not None:
+            self.loop.say(Opened(self.name, connection.number, _text(peer)))
+        self.serve(connection)
+
+    def serve(self, connection: Connection) -> None:
+        """Dial for `connection`, or hold it. What goes wrong unexpectedly is its alone."""
+        try:
+            if not self._dial(connection):
+                self._hold(connection)
+        except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+            connection.fail(error)
+
+    def _dial(self, connection: Connection) -> bool:
+        """Begin to dial, each place at most once; False when none takes the connection now."""
+        now = self.loop.now
+        while (place := self.places.choose(now, connection.tried)) is not None:
+            try:
+                if place.invalid is not None:
+                    raise place.invalid
+                sock, done = dial.begin(place.address)
+            except OSError as error:
+                if error.errno in dial.EXHAUSTED:
+                    self.loop.exhausted(self.name, error)
+                    self.wake(now + self.loop.pause)
+                    break
+                self._set_aside(connection, place, error)
+                continue
+            self._unhold(connection)
+            place.open += 1
+            connection.place = place
+            if done:
+                place.delay = 0.0
+                connection.open(sock)
+            else:
+                connection.dialling(sock)
+                self.dialling[connection] = now + self.loop.connect_timeout
+                self.wake(self.dialling[connection])
+            return True
+        connection.tried = NOTHING
+        return False
+
+    def connected(self, connection: Connection, sock: socket.SocketType) -> None:
+        """Relay, now that a dial is done."""
+        del self.dialling[connection]
+        assert connection.place is not None
+        connection.place.delay = 0.0
+        connection.open(sock)
+
+    def refused(self, connection: Connection, error: OSError) -> None:
+        """Try another place, now that a dial failed."""
+        self.dialling.pop(connection, None)
+        place, connection.place = connection.place, None
+        assert place is not None
+        connection.drop_upstream()
+        self._set_aside(connection, place, error)
+        self._release(place)
+        # Not now: descriptors are made between two rounds of events only (`RelayLoop`).
+        self.loop.chores.append(lambda: self._again(connection))
+
+    def _again(self, connection: Connection) -> None:
+        if connection in self.connections:
+            self.serve(connection)
+
+    def ended(self, connection: Connection, why: str) -> None:
+        """Take `connection`, which is about to be closed, out of all accounts."""
+        self.connections.discard(connection)
+        self.dialling.pop(connection, None)
+        received, sent = connection.received, connection.sent
+        self.received += received
+        self.sent += sent
+        self._unhold(connection)
+        if connection.place is not None:
+            self._release(connection.place)
+            connection.place = None
+        if self.watched_from is not None and connection.number >= self.watched_from:
+            seconds = self.loop.now - connection.since
+            self.loop.say(Ended(self.name, connection.number, why, received, sent, seconds))
+        self.loop.freed(self)
+
+    def _set_aside(self, connection: Connection, place: Place, error: OSError) -> None:
+        connection.tried |= {place}
+        if self.places.refused(place, self.loop.now):
+            text = error.strerror or str(error)
+            self.loop.say(Refused(self.name, place.endpoint.id, text, time.time()))
+
+    def _release(self, place: Place) -> None:
+        if self.places.release(place):
+            self.loop.say(Drained(self.name, place.endpoint.id))
+
+    # Waiting
+
+    def _hold(self, connection: Connection) -> None:
+        if self.closing:
+            connection.reset("the forward was stopped")
+            return
+        if len(self.held) >= self.limits.connections:
+            self.expired += 1
+            connection.reset(f"more than {self.limits.connections} connections are waiting")
+            return
+        self.held[connection] = None
+        self.loop.held += 1
+        if len(self.held) == 1:
+            self.loop.say(Waiting(self.name, 1))
+        self.wake(connection.since + self.limits.seconds)
+        if (retry := self.places.retry_at(self.loop.now)) is not None:
+            self.wake(retry)
+        if connection.client.fd in self.loop.ends:
+            connection.drop_if_left()  # what it did while it was dialled for is not said again
+        else:
+            connection.watch()
+
+    def _unhold(self, connection: Connection) -> None:
+        if connection in self.held:
+            del self.held[connection]
+            self.loop.held -= 1
+            if not self.held:
+                self.loop.say(Waiting(self.name, 0))
+
+    def serve_held(self) -> None:
+        """Dial for those that wait, the oldest first, until no place takes more."""
+        for connection in list(self.held):
+            try:
+                if not self._dial(connection):
+                    break
+            except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+                connection.fail(error)
+
+    def wake(self, when: float) -> None:
+        """Have `tick` called at `when` or before."""
+        if when < self.wake_at:
+            self.wake_at = when
+            self.loop.at(when, self.tick)
+
+    def tick(self) -> None:
+        """Do what is due: give dials up, end those that waited too long, try again."""
+        now = self.loop.now
+        if now < self.wake_at:
+            return  # an earlier call did it
+        self.wake_at = float("inf")
+        for connection, when in list(self.dialling.items()):
+            if when > now:
+                self.wake(when)
+                break
+            self.refused(connection, TimeoutError(0, f"no answer within {self.loop.connect_timeout:g} s"))
+        soonest = float("inf")
+        for connection in list(self.held):
+            deadline = connection.since + self.limits.seconds
+            if deadline <= now:
+                self.expired += 1
+                connection.reset(f"no endpoint within {self.limits.seconds:g} s")
+            else:
+                soonest = min(soonest, deadline)
+        if self.held:
+            self.serve_held()
+            self.wake(max(soonest, now + SWEEP))
+            if self.held and (retry := self.places.retry_at(now)) is not None:
+                self.wake(retry)
+
+
+def _text(peer: Any) -> str:
+    host, port = peer[0], peer[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
