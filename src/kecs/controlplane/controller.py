@@ -27,7 +27,7 @@ from kecs.ecs import deployments, events, lifecycle, scheduler
 from kecs.ecs.context import Context
 from kecs.ecs.model import Key, Service, Task
 from kecs.ecs.state import Tx
-from kecs.ecs.tasks import new_task
+from kecs.ecs.tasks import host_port_conflict, new_task
 from kecs.runtimes.base import Runtime
 from kecs.store.ecs import Store
 
@@ -227,8 +227,11 @@ def _with_started(tx: Tx, plan: scheduler.Plan, ctx: Context) -> Service:
     service, started = plan.service, []
     for start in plan.start:
         definition = definition_of(tx, service.region, start.task_definition_arn)
-        if definition is None:
-            why = f"there is no task definition {short_name(start.task_definition_arn)}"
+        taken = host_port_conflict(tx, definition) if definition is not None else None
+        if definition is None or taken is not None:
+            why = f"port {taken} of this machine is in use"
+            if definition is None:
+                why = f"there is no task definition {short_name(start.task_definition_arn)}"
             service = scheduler.could_not_place(service, start.deployment_id, why, ctx.now, ctx.new_id)
             continue
         deployment = deployments.find(service, start.deployment_id)

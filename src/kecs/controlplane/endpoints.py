@@ -7,10 +7,9 @@ is a service with its tasks, or one standalone task.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from kecs.client.endpoints import EndpointPort, EndpointTask, Route, Target
-from kecs.ecs import lifecycle
+from kecs.ecs import container_definitions, lifecycle
 from kecs.ecs.arn import parse_task_definition
 from kecs.ecs.model import Key, Row, Service, Task, TaskDefinition, TaskPort
 from kecs.ecs.state import Reader
@@ -76,15 +75,6 @@ def definition_of(state: Reader, region: str, arn: str) -> TaskDefinition | None
     return state.get(TaskDefinition, region, family, revision) if revision is not None else None
 
 
-def mappings_of(definition: TaskDefinition | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (container's name, port mapping) for each port mapping of a task definition."""
-    if definition is not None:
-        for container in definition.definition.get("containerDefinitions", []):
-            for mapping in container.get("portMappings", []):
-                if mapping.get("containerPort"):
-                    yield container["name"], mapping
-
-
 def _key_of_service(service: Service) -> TargetKey:
     return (service.region, service.cluster, service.name, None)
 
@@ -123,16 +113,18 @@ def _task_target(state: Reader, task: Task) -> Target:
 
 
 def _possible_ports(definition: TaskDefinition | None) -> Iterator[EndpointPort]:
-    for container, mapping in mappings_of(definition):
-        yield EndpointPort(
-            name=mapping.get("name"),
-            container=container,
-            container_port=mapping["containerPort"],
-            protocol=mapping.get("protocol", "tcp"),
-            ready=False,
-            draining=False,
-            routes=[],
-        )
+    containers = definition.definition.get("containerDefinitions", []) if definition is not None else []
+    for container in containers:
+        for port, _, protocol, name in container_definitions.ports_of(container):
+            yield EndpointPort(
+                name=name,
+                container=container["name"],
+                container_port=port,
+                protocol="udp" if protocol == "udp" else "tcp",
+                ready=False,
+                draining=False,
+                routes=[],
+            )
 
 
 def _task(task: Task) -> EndpointTask:

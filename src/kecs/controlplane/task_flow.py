@@ -207,9 +207,9 @@ class TaskFlows:
         await self._change(task, "DEACTIVATING", lambda row: lifecycle.begin_stopping(row, self._clock()))
 
     async def _stop(self, flow: Flow, task: Task) -> None:
-        if flow.stop_ordered:
+        if flow.stop_ordered or flow.adopting:
             return
-        if not flow.known and not flow.adopting:
+        if not flow.known:
             # It never came to the runtime, so nothing will be observed of it.
             self._observed(TaskObserved(task_id=task.id, ended=True))
             return
