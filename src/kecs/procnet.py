@@ -50,7 +50,7 @@ def tcp_sockets(pid: int | None = None, states: frozenset[int] | None = None) ->
 def tcp_socket(local: tuple[str, int], remote: tuple[str, int]) -> Socket | None:
     """Return the row of the connection from `local` to `remote`, addresses as in `Socket`; None without one.
 
-    The other rows are not parsed: 0.2 ms for each 1,000 sockets instead of 8 ms.
+    The other rows are not parsed: 2 ms with 900 sockets instead of 17 ms.
     """
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         ends = [_words(address, family) for address in (local, remote)]

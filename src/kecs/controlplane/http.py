@@ -63,6 +63,7 @@ class _Api:
         try:
             response = await self.answer(scope, receive, request_id)
         except (EcsError, AwsJsonError) as error:
+            _log.info("request %s: %s: %s", request_id, error.code, error.message)
             members = error.members if isinstance(error, EcsError) else {}
             response = awsjson.error(request_id, error.code, error.message, error.status, members)
         except KecsError as error:
@@ -108,6 +109,7 @@ class _Api:
         context = self._context(call.region)
         if isinstance(operation, Read):
             return operation.function(self._store.state, params, context)
+        _log.info("request %s: %s", call.request_id, call.operation, extra={"region": call.region})
         function = operation.function
 
         def transaction(tx: Tx) -> Result:

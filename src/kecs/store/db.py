@@ -91,7 +91,10 @@ class Database:
         try:
             connection.begin()
             for sql, values in statements:
-                connection.executemany(sql, values)
+                if len(values) == 1:  # 0.5 ms less
+                    connection.execute(sql, values[0])
+                else:
+                    connection.executemany(sql, values)
             connection.commit()
         except BaseException as error:
             self._recover()
