@@ -126,6 +126,69 @@ def test_a_task_definition_goes_in_and_comes_back(api):
     assert found["registeredAt"].tzinfo is not None
 
 
+NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "assignPublicIp": "ENABLED"}}
+
+
+def test_a_service_is_created_updated_and_deleted(api):
+    """The life of a service in the API: two deployments after the update, INACTIVE after its deletion."""
+    client = api.client()
+    client.create_cluster(clusterName="prod")
+    for _ in range(2):
+        client.register_task_definition(
+            family="web",
+            networkMode="awsvpc",
+            requiresCompatibilities=["FARGATE"],
+            cpu="256",
+            memory="512",
+            containerDefinitions=[{"name": "web", "image": "x", "command": ["true"], "memory": 64}],
+        )
+    created = client.create_service(
+        cluster="prod",
+        serviceName="web",
+        taskDefinition="web:1",
+        desiredCount=2,
+        networkConfiguration=NETWORK,
+    )["service"]
+    assert created["serviceArn"] == "arn:aws:ecs:us-west-2:123456789012:service/prod/web"
+    assert created["createdAt"].tzinfo is not None
+
+    updated = client.update_service(cluster="prod", service="web", taskDefinition="web:2")["service"]
+    assert [row["status"] for row in updated["deployments"]] == ["PRIMARY", "ACTIVE"]
+    assert client.list_services(cluster="prod")["serviceArns"] == [created["serviceArn"]]
+
+    with pytest.raises(client.exceptions.InvalidParameterException):
+        client.delete_service(cluster="prod", service="web")
+    client.delete_service(cluster="prod", service="web", force=True)
+    described = client.describe_services(cluster="prod", services=["web", "nobody"])
+    assert described["services"][0]["status"] in ("DRAINING", "INACTIVE")
+    assert [row["reason"] for row in described["failures"]] == ["MISSING"]
+    with pytest.raises(client.exceptions.ServiceNotActiveException):
+        client.update_service(cluster="prod", service="web", desiredCount=1)
+
+
+def test_a_task_is_run_described_tagged_and_stopped(api):
+    """The life of a task in the API, and its tags."""
+    client = api.client()
+    client.create_cluster(clusterName="prod")
+    client.register_task_definition(
+        family="job", containerDefinitions=[{"name": "job", "image": "x", "command": ["true"], "memory": 64}]
+    )
+    task = client.run_task(cluster="prod", taskDefinition="job", startedBy="me")["tasks"][0]
+    assert task["lastStatus"] == "PROVISIONING"
+    assert client.list_tasks(cluster="prod", startedBy="me")["taskArns"] == [task["taskArn"]]
+
+    client.tag_resource(resourceArn=task["taskArn"], tags=[{"key": "a", "value": "b"}])
+    assert client.list_tags_for_resource(resourceArn=task["taskArn"])["tags"] == [{"key": "a", "value": "b"}]
+    client.untag_resource(resourceArn=task["taskArn"], tagKeys=["a"])
+    assert client.list_tags_for_resource(resourceArn=task["taskArn"])["tags"] == []
+
+    stopped = client.stop_task(cluster="prod", task=task["taskArn"], reason="enough")["task"]
+    assert (stopped["desiredStatus"], stopped["stopCode"]) == ("STOPPED", "UserInitiated")
+    found = client.describe_tasks(cluster="prod", tasks=[task["taskArn"], "f" * 32])
+    assert found["tasks"][0]["stoppedReason"] == "enough"
+    assert found["failures"][0]["reason"] == "MISSING"
+
+
 def test_what_was_answered_is_there_for_the_next_server(start_api):
     """The reply went out after the commit: another start of the same database has the cluster."""
     first = start_api()
