@@ -20,10 +20,10 @@ def completion(shell: str) -> None:
     """  # noqa: D301 - click reads \b
     from click import shell_completion
 
-    from kecs.cli.main import cli
+    from kecs.cli.main import COMPLETE, cli
 
     kind = shell_completion.get_completion_class(shell)
     assert kind is not None, "click has bash, zsh and fish"
-    script = kind(cli, {}, "kecs", "_KECS_COMPLETE")
+    script = kind(cli, {}, "kecs", COMPLETE)
     # `source()` of the class for bash runs bash for its version first; the template needs nothing.
     out.line((script.source_template % script.source_vars()).strip())

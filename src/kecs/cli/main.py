@@ -37,6 +37,8 @@ COMMANDS = {
 }
 
 BUG = "this is a bug in KECS"
+COMPLETE = "_KECS_COMPLETE"
+"""The variable by which a shell asks for completions; `kecs completion` writes it into the script."""
 
 
 @click.group(
@@ -60,8 +62,14 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code. Nothing escapes as a traceback."""
     try:
-        code = cli.main(arguments, prog_name="kecs", standalone_mode=False, obj=Session())
+        if os.environ.get(COMPLETE):
+            cli.main(arguments, prog_name="kecs", complete_var=COMPLETE)
+        # Not `cli.main`: it takes a reader that left for an error.
+        with cli.make_context("kecs", arguments, obj=Session()) as context:
+            code = cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except KecsError as error:
         return show(error)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -72,6 +80,8 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return show(KecsError(sentence(error.format_message())))
     except (KeyboardInterrupt, click.Abort):
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")  # behind the terminal's ^C
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader has left, as `head` does. What is still buffered would fail again at exit.

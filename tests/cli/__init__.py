@@ -1,0 +1,1 @@
+"""Tests of the command line with scripted daemons; tests/process has the real ones."""
