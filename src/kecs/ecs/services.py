@@ -306,7 +306,7 @@ def _made_of(service: Service) -> tuple[Any, ...]:
     return (
         service.task_definition,
         service.network_configuration,
-        service.platform_version,
+        service.platform_version or platform.LATEST,  # on EC2 None: a change of strategy starts none
         *(service.settings.get(member) or None for member in _START_A_DEPLOYMENT),
     )
 
