@@ -253,6 +253,32 @@ def disk_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_a_first_start_on_a_full_disk_is_refused_and_works_later(path, disk_limit):
+    """No half of a database gets the name; the next start, with space, makes a whole one."""
+    disk_limit(5000)
+    with pytest.raises(KecsError, match="no space left"):
+        open_database(path)
+    assert not path.exists()
+
+    disk_limit(None)
+    open_database(path).close()
+    assert [file.name for file in path.parent.iterdir()] == ["kecs.duckdb"]
+
+
+def test_a_migration_without_space_for_the_copy_leaves_the_old_database(path, disk_limit, monkeypatch):
+    """Nothing is migrated before the copy is whole."""
+    open_database(path).close()
+    before = contents(path.parent)
+    monkeypatch.setattr(migrations, "VERSION", 2)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {1: ("CREATE TABLE extra (x INTEGER)",)})
+    disk_limit(5000)
+
+    with pytest.raises(KecsError, match=r"kecs\.duckdb\.v1"):
+        open_database(path)
+    disk_limit(None)
+    assert contents(path.parent) == before
+
+
 def test_a_write_on_a_full_disk_changes_nothing_and_later_ones_work(path, disk_limit):
     """The commit is taken back whole, and the same connection goes on once there is space."""
     database = open_database(path)

@@ -1,6 +1,6 @@
 """uvicorn as a library: one server on sockets that are bound already, and its connections.
 
-Only `kecs.controlplane.servers` imports this, late: uvicorn's package imports its command line.
+Only `kecs.controlplane.servers` imports this, late, for what comes with it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import contextlib
 import socket
 from typing import Any
 
-import uvicorn
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import Server as UvicornServer
 
 from kecs.controlplane.doors import Peer, is_own_process
 
@@ -24,7 +25,7 @@ class Server:
     """One application on some sockets, TCP or Unix."""
 
     def __init__(self, app: Any, sockets: list[socket.socket], *, grace: int) -> None:
-        config = uvicorn.Config(
+        config = Config(
             app,
             http=_Connection,
             ws="none",
@@ -32,6 +33,7 @@ class Server:
             interface="asgi3",
             lifespan="off",
             log_config=None,
+            log_level="warning",
             access_log=False,
             # A peer could name any address in X-Forwarded-For.
             proxy_headers=False,
@@ -42,7 +44,7 @@ class Server:
             timeout_graceful_shutdown=grace,
         )
         config.load()
-        self._server = uvicorn.Server(config)
+        self._server = UvicornServer(config)
         self._server.lifespan = config.lifespan_class(config)
         self._sockets = sockets
 
