@@ -147,16 +147,20 @@ class Agent:
         relay.on(messages.Ended, manager.handler(Runner.ended))
 
     async def _wait_for_the_end(self) -> int:
-        follow = aio.create_task(self._resolver.follow(), name="follow the endpoints")
-        tell = aio.create_task(self._resolver.tell(), name="answer the control plane")
         leave = aio.create_task(self._wait_for_leave(), name="wait for the word to leave")
-        self._tasks = [follow, tell, leave]
-        fateful: set[asyncio.Future[Any]] = {*self._tasks, self._relay.died}
+        self._tasks = [
+            aio.create_task(self._resolver.follow(), name="follow the endpoints"),
+            aio.create_task(self._resolver.tell(), name="answer the control plane"),
+        ]
+        fateful: set[asyncio.Future[Any]] = {*self._tasks, leave, self._relay.died}
         await asyncio.wait(fateful, return_when=asyncio.FIRST_COMPLETED)
-        if self._leave.is_set():
+        if self._closed:
+            await leave  # `agent.shutdown` ended the tasks; it says when its answer is sent
+        if leave.done():
             return 0
         if self._relay.died.done():
             _log.critical("the relay loop ended: %s", self._relay.died.result())
+        await aio.cancel(leave)
         return 1
 
     async def _wait_for_leave(self) -> None:
@@ -169,8 +173,7 @@ class Agent:
         self._closed = True
         with contextlib.suppress(OSError):
             self._paths.agent_socket.unlink()
-        current = asyncio.current_task()
-        await aio.cancel(*(task for task in self._tasks if task is not current))
+        await aio.cancel(*self._tasks)
         self._relay.send(messages.Stop())
         self._relay.join()
         self._manager.close()

@@ -69,6 +69,8 @@ class Manager:
         """
         entries, warnings = state.load(self._paths)
         self.warnings += warnings
+        for warning in warnings:
+            _log.warning("%s", warning)
         for entry in entries:
             runner = self._make(entry)
             self.runners[entry.id] = runner

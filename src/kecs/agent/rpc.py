@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from kecs import aio
 from kecs.client import rpc_types as rpc
 from kecs.errors import ExitCode, KecsError
 from kecs.net import unix
@@ -70,7 +71,7 @@ class RpcServer:
 
     async def start(self) -> None:
         """Begin to answer."""
-        self._server = await asyncio.start_unix_server(self._serve, sock=self._listener)
+        self._server = await asyncio.start_unix_server(self._accept, sock=self._listener)
 
     def refuse_more(self) -> None:
         """Accept no more connections; those that are open stay."""
@@ -85,10 +86,13 @@ class RpcServer:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    async def _serve(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: the one that asyncio would make complains in the log when it is cancelled.
+        task = aio.create_task(self._serve(stream, writer), name="serve a client")
         self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         caller = Caller(writer)
         try:
             if is_allowed(writer.get_extra_info("socket")):
@@ -98,7 +102,7 @@ class RpcServer:
         except Exception:  # noqa: BLE001 - the top of a connection
             _log.exception("a connection failed")
         finally:
-            self._connections.discard(task)
+            caller.on_answered.close()
             caller.on_leave.close()
             writer.close()
 
