@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-
 from tests.net.peers import Relay, Upstream, descriptors
 
 

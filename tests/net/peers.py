@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from kecs.net import listener
@@ -151,7 +150,11 @@ def connect(port: int, host: str = "127.0.0.1", *, window: int | None = None) ->
     if window:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
     sock.settimeout(DEADLINE)
-    sock.connect((host, port))
+    try:
+        sock.connect((host, port))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
@@ -204,7 +207,4 @@ def fill(sock: socket.socket, block: bytes = bytes(1 << 16), quiet: float = 0.25
 
 
 def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
-RESET_ERRORS = {errno.ECONNRESET, errno.EPIPE}
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

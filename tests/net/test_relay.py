@@ -14,9 +14,7 @@ import threading
 import time
 
 import pytest
-
 from tests.net.peers import (
-    Relay,
     Upstream,
     connect,
     fill,
@@ -121,7 +119,7 @@ def test_data_before_a_fin_is_delivered_to_a_slow_reader_although_a_reset_follow
         server.sendall(bytes(1 << 16))
         total += 1 << 16
         until(lambda: undelivered(server) == 0)
-        if not comes_true(lambda: relay.counters().sent == total):
+        if not comes_true(lambda so_far=total: relay.counters().sent == so_far):
             break
     server.close()
     client.sendall(b"too late")

@@ -34,7 +34,7 @@ _NETWORK = frozenset(
 class Accepting:
     """One listener."""
 
-    __slots__ = ("burst", "closed", "fd", "last_turn", "loop", "served", "sock")
+    __slots__ = ("burst", "closed", "fd", "inherited", "last_turn", "loop", "served", "sock")
 
     def __init__(self, loop: RelayLoop, served: Served, sock: socket.socket) -> None:
         self.loop = loop
@@ -44,6 +44,8 @@ class Accepting:
         self.burst = 1
         self.last_turn = 0
         self.closed = False
+        self.inherited = False
+        """Whether what is accepted has the listener's options: not what was in its queue before."""
         sock.setblocking(False)
         options.prepare(sock)
         loop.add(self, IN)
@@ -71,6 +73,7 @@ class Accepting:
                 sock, peer = self._take()
             except BlockingIOError:
                 self.burst = 1
+                self.inherited = options.INHERITED
                 return
             except OSError as error:
                 if error.errno in _NETWORK:
@@ -86,7 +89,7 @@ class Accepting:
         fd, peer = self.sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
         sock = socket.SocketType(self.sock.family, socket.SOCK_STREAM, 0, fd)
         sock.setblocking(False)
-        if not options.INHERITED:
+        if not self.inherited:
             options.prepare(sock)
         return sock, peer
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from kecs.errors import ExitCode, KecsError
-from kecs.net import options
 from kecs.net.holder import holder_of
 
 FORWARD_PORTS = range(20000, 30000)
@@ -120,7 +119,6 @@ def _bind_one(address: str, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        options.prepare(sock)
         sock.bind(where)
         sock.listen(BACKLOG)  # with SO_REUSEADDR a taken port may show only here
         sock.setblocking(False)

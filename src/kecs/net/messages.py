@@ -139,10 +139,10 @@ class Counters:
     sent: int = 0
     expired: int = 0
     """Held connections that were closed because nothing came in time, or there were too many."""
-    failed: int = 0
-    """Connections that a defect of the loop ended; each is in the log."""
     by_endpoint: tuple[tuple[str, int], ...] = ()
     """Open connections by endpoint id."""
+    failed: int = 0
+    """Connections that a defect of the loop ended; each is in the log."""
 
 
 @dataclass(frozen=True, slots=True)

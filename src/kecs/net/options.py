@@ -29,7 +29,7 @@ _LINGER = socket.SO_LINGER
 
 
 def prepare(sock: socket.SocketType) -> None:
-    """Set what every socket of the data path has: a listener before it listens, a dialled one at once.
+    """Set what every socket of the data path has: its listeners, accepted and dialled ones.
 
     SO_LINGER of 0 s makes any close a reset, also the one that the kernel does for a process that was
     killed: a download that was cut never looks whole. `end_orderly` takes it back.
