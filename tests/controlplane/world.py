@@ -84,7 +84,9 @@ def deploy(row):
 
 
 def task(*, id=None, status="RUNNING", service=None, public=True, port=None, **members):  # noqa: A002
-    ports = members.pop("ports", [TaskPort(container="web", container_port=80, name="http", host_port=port or 0)])
+    ports = members.pop(
+        "ports", [TaskPort(container="web", container_port=80, name="http", host_port=port or 0)]
+    )
     return Task(
         region=members.pop("region", REGION),
         cluster=members.pop("cluster", "default"),

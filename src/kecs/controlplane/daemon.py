@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 import resource
@@ -171,11 +172,13 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
     leaving = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, leaving.set)
-    instance, api_sockets = bind_api(paths, instance)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(remove_traces, paths)
+        files.write_atomic(paths.controlplane_pid, f"{os.getpid()}\n".encode())
+        instance, api_sockets = bind_api(paths, instance)
         for each in api_sockets:
             stack.callback(each.close)
-        store = await Store.open(paths.database)
+        store = await _open_store(paths)
         stack.push_async_callback(store.close)
         daemon = Daemon(paths, instance, store)
         daemon.leaving = leaving
@@ -184,7 +187,6 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         model = EcsModel()
         api = _Gate(build_api(store, model, instance, daemon.context), daemon)
         servers = Servers(api, api_sockets, build_admin(daemon), unix.bind_private(paths.controlplane_socket))
-        stack.callback(remove_traces, paths)
         stack.push_async_callback(servers.stop)
         stack.callback(daemon.hub.close)
         await servers.start()
@@ -200,6 +202,14 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         stack.push_async_callback(aio.cancel, *background)
         await leaving.wait()
         _log.info("leaving%s", "" if daemon.is_stopping else ": tasks go on")
+
+
+async def _open_store(paths: InstancePaths) -> Store:
+    """Open the database on its thread, and import what serves meanwhile on this one."""
+    opening = aio.create_task(Store.open(paths.database), name="opening of the store")
+    await asyncio.sleep(0)
+    importlib.import_module("kecs.controlplane.connections")
+    return await opening
 
 
 async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:
@@ -298,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(paths: InstancePaths, ready_fd: int | None, *, stop: bool) -> int:
     log.set_up(paths.controlplane_log)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     lock = files.try_lock(paths.controlplane_lock)
     if lock is None:
         return 0
@@ -305,6 +316,5 @@ def _run(paths: InstancePaths, ready_fd: int | None, *, stop: bool) -> int:
     if stop:
         asyncio.run(stop_without_api(paths, instance))
     elif instance.desired == "running":
-        files.write_atomic(paths.controlplane_pid, f"{os.getpid()}\n".encode())
         asyncio.run(serve(paths, instance, ready_fd))
     return 0

@@ -13,7 +13,7 @@ from kecs.controlplane.endpoints import REACHABLE, definition_of
 from kecs.controlplane.lookup import find_service, find_task, nothing_found
 from kecs.controlplane.ps import short_name, tasks_of
 from kecs.ecs import deployments
-from kecs.ecs.model import Container, Deployment, Service, Task, TaskPort
+from kecs.ecs.model import Container, Deployment, Service, Task, TaskDefinition, TaskPort
 from kecs.ecs.state import Reader
 
 LAST_STOPPED = 3
@@ -29,9 +29,11 @@ def explain_service(state: Reader, region: str, cluster: str, name: str) -> Expl
         raise nothing_found(state, region, cluster, name, "service")
     tasks = tasks_of(service, state.scan(Task, service.region, service.cluster))
     alive = [task for task in tasks if task.last_status != "STOPPED"]
+    definition = definition_of(state, service.region, service.task_definition)
     facts = [
         _standing(service, tasks),
-        *_unbuilt_to_listen(alive),
+        *_not_listening(alive),
+        *(_own_ports(definition) if alive else ()),
         *_deployments(service),
         *_stopped(tasks),
         *([] if service.public else [_not_public(service.network_configuration is not None)]),
@@ -42,7 +44,7 @@ def explain_service(state: Reader, region: str, cluster: str, name: str) -> Expl
         facts=facts,
         without_effect=[
             *without_effect.of_service(service),
-            *without_effect.of_definition(definition_of(state, service.region, service.task_definition)),
+            *without_effect.of_definition(definition),
         ],
         advice=list(_advice_for_service(service, tasks)),
     )
@@ -53,19 +55,19 @@ def explain_task(state: Reader, region: str, cluster: str, name: str) -> Explain
     task = find_task(state, region, cluster, name)
     if task is None:
         raise nothing_found(state, region, cluster, name, "task")
+    definition = definition_of(state, task.region, task.task_definition)
     facts = [
         _task_standing(task),
         *_container_facts(task),
-        *_unbuilt_to_listen([task]),
+        *_not_listening([task]),
+        *_own_ports(definition),
         *_port_facts(task),
         *([] if task.public else [_not_public(task.network_mode == "awsvpc")]),
     ]
     return Explain(
         title=f"task {task.cluster}/{task.id} in {task.region}",
         facts=facts,
-        without_effect=list(
-            without_effect.of_definition(definition_of(state, task.region, task.task_definition))
-        ),
+        without_effect=list(without_effect.of_definition(definition)),
         advice=list(_advice_for_task(task)),
     )
 
@@ -126,7 +128,7 @@ def _exit(container: Container) -> str:
     return f"{container.name} ended with exit code {container.exit_code}" if container.exit_code else ""
 
 
-def _unbuilt_to_listen(tasks: Iterable[Task]) -> Iterator[str]:
+def _not_listening(tasks: Iterable[Task]) -> Iterator[str]:
     for task in tasks:
         for container, port in unready(task):
             heard = ", ".join(str(number) for number in container.listening)
@@ -138,6 +140,19 @@ def _unbuilt_to_listen(tasks: Iterable[Task]) -> Iterator[str]:
                 f"container {container.name} does not listen on {port.container_port} "
                 f"({f'it listens on {heard}' if heard else 'it does not listen'}){here} [task {task.id[:8]}]"
             )
+
+
+def _own_ports(definition: TaskDefinition | None) -> Iterator[str]:
+    """Tell of a definition that sets PORT, which KECS would set to where it looks for the container."""
+    containers = definition.definition.get("containerDefinitions", []) if definition is not None else []
+    for container in containers:
+        for pair in container.get("environment", []):
+            if pair.get("name") == "PORT" and container.get("portMappings"):
+                value = pair.get("value")
+                yield (
+                    f"the definition of container {container['name']} sets PORT to {value} itself, "
+                    "so it is not told its port on this machine that way"
+                )
 
 
 def _port_facts(task: Task) -> Iterator[str]:

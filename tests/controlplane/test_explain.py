@@ -1,0 +1,169 @@
+"""Explanations: the facts that a person needs, from rows alone."""
+
+import msgspec
+import pytest
+from tests.controlplane.world import (
+    PRIVATE,
+    REGION,
+    container_definition,
+    deploy,
+    service,
+    state_of,
+    task,
+    task_definition,
+)
+
+from kecs.controlplane.explain import explain_service, explain_task
+from kecs.ecs.model import Container, Service, TaskPort
+from kecs.errors import ExitCode, KecsError
+
+
+def service_of(*rows, name="web"):
+    return explain_service(state_of(*rows), REGION, "default", name)
+
+
+def deaf(**members):
+    """A task whose process listens on 3000 instead of its KECS port."""
+    return task(
+        service=members.pop("service", "web"),
+        containers=[Container(name="web", id="c", image="web", last_status="RUNNING", listening=[3000])],
+        ports=[TaskPort(container="web", container_port=80, host_port=29999)],
+        **members,
+    )
+
+
+def test_what_listens_instead_of_the_mapped_port_is_named():
+    told = service_of(task_definition(), service(), deaf())
+
+    fact = next(fact for fact in told.facts if "does not listen" in fact)
+    assert fact.startswith("container web does not listen on 80 (it listens on 3000)")
+    assert "29999" in fact
+    assert any("PORT" in advice for advice in told.advice)
+
+
+def test_a_private_service_is_told_with_the_command_that_opens_it():
+    told = service_of(task_definition(), service(network=PRIVATE))
+
+    assert any("assignPublicIp is not ENABLED" in fact for fact in told.facts)
+    assert any(
+        "aws ecs update-service --cluster default --service web --network-configuration "
+        "'awsvpcConfiguration={subnets=[subnet-1],assignPublicIp=ENABLED}'" in advice
+        for advice in told.advice
+    )
+
+
+def test_stopped_tasks_are_named_with_their_reasons_newest_first():
+    stopped = [
+        task(
+            service="web",
+            status="STOPPED",
+            stopped_at=float(at),
+            stopped_reason=f"reason {at}",
+            containers=[Container(name="web", id="c", image="i", last_status="STOPPED", exit_code=3)],
+        )
+        for at in (1, 2, 3, 4)
+    ]
+    told = service_of(task_definition(), service(), *stopped)
+
+    facts = [fact for fact in told.facts if "has stopped" in fact]
+    assert [fact.split(": ")[1].split(" (")[0] for fact in facts] == ["reason 4", "reason 3", "reason 2"]
+    assert "web ended with exit code 3" in facts[0]
+
+
+def test_a_rollback_of_the_circuit_breaker_is_told():
+    broken = service(revision=2)
+    failed = msgspec.structs.replace(broken.deployments[0], rollout_state="FAILED", failed_tasks=3)
+    row = msgspec.structs.replace(broken, deployments=[failed])
+    row = deploy(msgspec.structs.replace(row, task_definition=row.task_definition[:-1] + "1"))
+    told = service_of(task_definition(), task_definition(revision=2), row)
+
+    assert any("circuit breaker gave up" in fact and "rolled back to web:1" in fact for fact in told.facts)
+
+
+def test_what_has_no_effect_here_is_named_with_the_reason():
+    container = container_definition(
+        cpu=256,
+        memory=512,
+        logConfiguration={"logDriver": "awslogs"},
+        mountPoints=[{"sourceVolume": "v"}],
+        ulimits=[],
+    )
+    row = service(settings={"loadBalancers": [{"targetGroupArn": "t"}], "serviceRegistries": []})
+    told = service_of(task_definition(containers=[container], volumes=[{"name": "v"}], cpu="256"), row)
+
+    members = {sentence.split(":")[0] for sentence in told.without_effect}
+    assert members >= {
+        "loadBalancers",
+        "subnets",
+        "volumes",
+        "cpu",
+        "image of container web",
+        "cpu of container web",
+        "memory of container web",
+        "logConfiguration of container web",
+        "mountPoints of container web",
+    }
+    assert not any("ulimits" in member or "serviceRegistries" in member for member in members)
+
+
+def test_a_definition_that_sets_port_itself_is_told():
+    container = container_definition(environment=[{"name": "PORT", "value": "3000"}])
+    told = service_of(task_definition(containers=[container]), service(), deaf())
+
+    assert any("sets PORT to 3000 itself" in fact for fact in told.facts)
+
+
+def test_a_task_is_explained_by_a_prefix_of_its_id():
+    one = deaf(service=None, id="0123456789abcdef" * 2)
+    told = explain_task(state_of(task_definition(), one), REGION, "default", "01234567")
+
+    assert told.title.endswith(f"task default/{one.id} in {REGION}")
+    assert told.facts[0] == "the task is RUNNING"
+    assert any(fact.startswith("container web does not listen on 80") for fact in told.facts)
+
+
+def test_a_stopped_task_says_why():
+    one = task(
+        status="STOPPED",
+        stop_code="TaskFailedToStart",
+        stopped_reason="ResourceInitializationError: no",
+        containers=[
+            Container(
+                name="web", id="c", image="i", last_status="STOPPED", reason="CannotStartContainerError: none"
+            )
+        ],
+    )
+    told = explain_task(state_of(task_definition(), one), REGION, "default", one.id)
+
+    assert told.facts[0] == "the task is STOPPED (TaskFailedToStart): ResourceInitializationError: no"
+    assert "container web is STOPPED (CannotStartContainerError: none)" in told.facts
+
+
+@pytest.mark.parametrize(
+    ("region", "cluster", "hint"),
+    [
+        ("eu-west-1", "default", "add `--region us-east-1`"),
+        (REGION, "other", "there is `default/web`"),
+        (REGION, "default", "kecs ps"),
+    ],
+)
+def test_what_is_not_there_is_not_found_and_says_where_it_is(region, cluster, hint):
+    name = "web" if hint != "kecs ps" else "nothing"
+    with pytest.raises(KecsError) as told:
+        explain_service(state_of(task_definition(), service()), region, cluster, name)
+
+    assert told.value.exit_code == ExitCode.NOT_FOUND
+    assert hint in told.value.hint
+
+
+def test_an_ambiguous_prefix_is_refused():
+    rows = [task(id="00000000" + digit * 24) for digit in "12"]
+    with pytest.raises(KecsError, match="begins the ids of 2 tasks"):
+        explain_task(state_of(*rows), REGION, "default", "00000000")
+
+
+def test_a_service_without_wanted_tasks_says_how_to_start_them():
+    told = service_of(task_definition(), service(desired=0))
+
+    assert any("--desired-count 1" in advice for advice in told.advice)
+    assert isinstance(service(), Service)
