@@ -78,7 +78,7 @@ class LocalRuntime:
         Raises `KecsError` when nothing is kept of the task.
         """
         folder = self._tasks / task_id
-        if not folder.is_dir():
+        if task_id not in self._watches and not folder.is_dir():
             raise KecsError(f"nothing is kept of task `{task_id}`", exit_code=ExitCode.NOT_FOUND)
 
         def goes_on() -> bool:

@@ -118,6 +118,11 @@ def load() -> None:
     """Do nothing."""
 
 
+def close_inherited() -> None:
+    """Close descriptors but standard ones; not up to the limit, which may be a thousand million."""
+    os.closerange(3, 4096)
+
+
 def peer_uid(peer: socket.socket) -> int:
     """Return the user at the other end of a unix socket (struct xucred: version, uid, …)."""
     raw = peer.getsockopt(0, _LOCAL_PEERCRED, 76)

@@ -5,6 +5,7 @@ Standard library only and quick to import (no typing, no dataclasses): the task 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -46,7 +47,11 @@ def process(pid: int) -> Process | None:
     """Return process `pid`, or None."""
     try:
         # proc_pid_stat(5): the name in parentheses may itself hold blanks and parentheses
-        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fields = os.read(descriptor, 4096).rpartition(b")")[2].split()  # one read has it all
+        finally:
+            os.close(descriptor)
         return Process(pid, int(fields[1]), int(fields[3]), fields[19].decode(), zombie=fields[0] in b"ZX")
     except (OSError, IndexError, ValueError):
         return None
@@ -166,6 +171,14 @@ def die_with_parent() -> None:
 def load() -> None:
     """Load what `become_subreaper` and `die_with_parent` need: before a fork, not after."""
     _prctl(_PR_SET_PDEATHSIG, 0)
+
+
+def close_inherited() -> None:
+    """Close every descriptor but standard ones: what a library of our parent did not close at exec."""
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - also for the shim
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # that of the listing itself
+                os.close(int(name))
 
 
 def peer_uid(peer: socket.socket) -> int:

@@ -129,8 +129,8 @@ class Watch:
             self._same_boot = record.boot_id == process.boot_id()
             self._shim = record.living_shim()
         try:
-            if self._shim is not None and record is not None and record.task is not None:
-                self._later(_FIRST_STATE, self._see_first, record.task)
+            if self._shim is not None and record is not None:
+                self._later(_FIRST_STATE, self._see_first, record.task or TaskObserved(task_id=self.id))
             await self._follow()
         finally:
             self._let_go()

@@ -25,7 +25,7 @@ def main(folder: str) -> int:
 
     Returns 0 when the task has run to its end, 1 when there was none to run.
     """
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what a library above us forgot to close at exec
+    process.close_inherited()
     with contextlib.suppress(PermissionError):
         os.setsid()
     os.chdir(folder)
@@ -77,7 +77,7 @@ class _Daemon:
     def _publish(self, task: Task) -> None:
         if self._changed:
             self._changed = False
-            self._file.write(task)
+            self._file.write(task)  # first: what was told is also found again
             self._door.tell({"task": task.observed(), "stopSeconds": task.stop_seconds})
 
     def _on_order(self, order: str) -> None:

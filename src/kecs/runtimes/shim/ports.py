@@ -1,7 +1,7 @@
 """What the containers listen on: looked for quickly until all ports listen, then merely confirmed.
 
 A look costs one netlink dump; descriptors of processes are read only when a socket that matters is
-new. With 200 idle tasks, each shim wakes every two seconds for a few system calls.
+new. With 200 idle tasks, each shim wakes every five seconds for a few system calls.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from kecs.runtimes.shim.tree import Tree
 _QUICKEST = 0.012
 """Seconds between two looks at first; later a twentieth of the time it has taken so far."""
 _SLOWEST = 1.0
-_CONFIRM = 2.0
-"""Seconds between confirmations once everything listens; a look at the table is due at every third."""
-_EVERYTHING = 2.0
-"""Seconds between looks for listeners on ports that nobody mapped (`explain` shows them)."""
+_CONFIRM = (1.0, 5.0)
+"""Seconds between confirmations once everything listens: from, to; a tenth of the time since the start."""
+_TABLE = 10.0
+"""Seconds until a look at the table of listeners is due although everything listens."""
+_EVERYTHING = (1.0, 30.0)
+"""Seconds between looks for listeners on ports that nobody mapped (`explain` shows them): while a
+mapped port is missing, a tenth of the time since the start and at least this; else the second."""
+_CHOSEN = range(20000, 30000)
+"""Ports that KECS gives to tasks and forwards: in this range the others' need not be looked into."""
 
 
 class _Known:
@@ -52,18 +57,20 @@ class Ports:
         self._timer: Timer | None = None
         self._started = 0.0
         self._looked = 0.0
-        self._looked_everywhere = 0.0
+        self._everywhere_at = 0.0
         self._ipv6 = process.has_ipv6_loopback()
 
     def started(self) -> None:
         """Look quickly: a container has just started."""
-        self._started = self._looked_everywhere = time.monotonic()
+        self._started = time.monotonic()
+        self._everywhere_at = self._started + _EVERYTHING[0]
         self._schedule(_QUICKEST)
 
     def hint(self) -> None:
         """Look soon: a container that should listen has just written something."""
-        if self._missing() and self._timer is not None and self._looked < time.monotonic() - _QUICKEST:
-            self._schedule(_QUICKEST / 4)
+        soon = max(time.monotonic() + _QUICKEST / 4, self._looked + _QUICKEST)
+        if self._timer is not None and self._timer.when > soon and self._missing():
+            self._schedule(soon - time.monotonic())
 
     def stop(self) -> None:
         """Look no more."""
@@ -104,37 +111,34 @@ class Ports:
             self._timer = None
             return
         if process.HAS_SOCKETS:
-            lost = self._confirm()
-            if lost or self._missing() or began - self._looked > 2.5 * _CONFIRM:
-                self._look(began)
+            missing = self._confirm() | self._missing()
+            if missing or began >= min(self._looked + _TABLE, self._everywhere_at):
+                self._look(began, missing)
             self._show({(one.container.name, one.address) for one in self._known.values()})
         else:
             self._dial_missing()
         self._schedule(self._delay(began))
 
     def _delay(self, began: float) -> float:
-        if not self._missing():
-            return _CONFIRM
         now = time.monotonic()
+        if not self._missing():
+            return min(_CONFIRM[1], max(_CONFIRM[0], (now - self._started) / 10))
         return max(_QUICKEST, 10 * (now - began), min(_SLOWEST, (now - self._started) / 20))
 
-    def _confirm(self) -> bool:
-        """Drop what is no longer open where it was found; tell whether anything was dropped."""
+    def _confirm(self) -> set[int]:
+        """Drop what is no longer open where it was found; return the ports of what was dropped."""
         gone = [
             inode
             for inode, one in self._known.items()
             if one.container.exited or not process.holds(one.pid, one.descriptor, inode)
         ]
-        for inode in gone:
-            del self._known[inode]
-        return bool(gone)
+        return {self._known.pop(inode).address[1] for inode in gone}
 
-    def _look(self, now: float) -> None:
-        missing = self._missing()
+    def _look(self, now: float, missing: set[int]) -> None:
+        """Find out whose the sockets are that listen and are not known yet; quickly for `missing` ports."""
         table = {one.inode: one for one in process.listeners()}
-        for inode in [inode for inode in self._known if inode not in table]:
-            del self._known[inode]
-        everywhere = now - self._looked_everywhere > max(_EVERYTHING, (now - self._started) / 10)
+        self._known = {inode: one for inode, one in self._known.items() if inode in table}
+        everywhere = now >= self._everywhere_at
         if everywhere and missing:
             self._strangers.clear()  # one of them may have become ours by inheritance
         self._strangers &= table.keys()
@@ -147,14 +151,16 @@ class Ports:
         }
         if fresh:
             self._attribute(fresh, ((one, [one.pid]) for one in self._running() if one.pid), table)
-        if fresh:
+        # Beyond the main processes it takes a look at every process of the machine.
+        if any(table[inode].port in missing or table[inode].port not in _CHOSEN for inode in fresh):
             found = self._tree.by_owner()
             rest = ((one, [each.pid for each in found.get(one.name, [])]) for one in self._running())
             self._attribute(fresh, rest, table)
         self._strangers |= fresh
         self._looked = now
         if everywhere:
-            self._looked_everywhere = now
+            often = max(_EVERYTHING[0], (now - self._started) / 10)
+            self._everywhere_at = now + (often if missing else _EVERYTHING[1])
 
     def _attribute(
         self,

@@ -59,13 +59,11 @@ class Task:
         """Do what follows from how things are."""
         if self.ended:
             return
-        if not self.stopping:
-            self._start_what_can()
         for one in self.containers.values():
             one.settle()
-        if not self.stopping and self._is_over():
-            self.stop()
-            return
+        if not self.stopping and not self._is_over():
+            self._start_what_can()
+        self.stopping = self.stopping or self._is_over()
         if self.stopping:
             self._stop_what_may()
         if all(one.status == "STOPPED" for one in self.containers.values()):

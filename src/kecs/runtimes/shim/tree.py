@@ -35,7 +35,7 @@ class Tree:
 
     def by_owner(self) -> dict[str, list[Process]]:
         """Return all processes below the shim, by owner; "" has those that hide whose they are."""
-        if not has_children() and process.ADOPTS_ORPHANS:
+        if process.ADOPTS_ORPHANS and not has_children():
             return {}
         everything = process.processes()
         roots = {one.pid for one in self._our_roots(everything)}
