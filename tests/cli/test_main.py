@@ -140,4 +140,4 @@ def test_every_entry_leads_to_a_command_of_that_name():
             count += 1 + (check(command, context) if isinstance(command, Group) else 0)
         return count
 
-    assert check(main.cli, click.Context(main.cli)) > 20
+    assert check(main.cli, click.Context(main.cli, **main.cli.context_settings)) > 20

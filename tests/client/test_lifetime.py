@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -295,3 +297,18 @@ def test_destroy_of_nothing_is_not_found(home):
     with pytest.raises(KecsError) as caught:
         lifetime.destroy(home.paths, quiet)
     assert caught.value.exit_code == ExitCode.NOT_FOUND
+
+
+def test_stop_waits_for_a_daemon_that_has_no_lock_yet(home):
+    """One that was being launched when both were told to leave must not outlive the command."""
+    home.instance()
+    beginner = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(0.5)", "kecs.controlplane", str(home.path), "default"]
+    )
+    try:
+        until(lambda: beginner.pid in home.alive(), "it has its own command line")
+        lifetime.stop(home.paths, quiet)
+
+        assert beginner.pid not in home.alive()
+    finally:
+        beginner.wait()

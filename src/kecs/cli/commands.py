@@ -81,8 +81,7 @@ def rows_option(*formats: str) -> Callable[[Any], Any]:
         "-o",
         "--output",
         type=click.Choice(formats),
-        help=f"Print {' or '.join([', '.join(formats[:-1])] * bool(formats[:-1]) + [formats[-1]])} "
-        "instead of a table.",
+        help=f"Print as {', '.join(formats[:-1])} or {formats[-1]}.",
     )
 
 

@@ -56,6 +56,8 @@ def launch(daemon: Daemon, paths: InstancePaths, extra: Sequence[str] = (), limi
     """
     end = time.monotonic() + limit
     files.make_private_folder(log_of(daemon, paths).parent)
+    if _is_being_started(daemon, paths) and _winner_is_ready(daemon, paths, end, limit):
+        return
     while not _start(daemon, paths, extra, end, limit):
         if _winner_is_ready(daemon, paths, end, limit):
             return
@@ -274,6 +276,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def _is_being_started(daemon: Daemon, paths: InstancePaths) -> bool:
+    """Tell whether another one has the lock and does not listen yet: then a process is saved."""
+    return is_locked(lock_of(daemon, paths)) and not is_up(str(socket_of(daemon, paths)))
 
 
 def _winner_is_ready(daemon: Daemon, paths: InstancePaths, end: float, limit: float) -> bool:

@@ -99,8 +99,10 @@ def stop(paths: InstancePaths, note: Note) -> bool:
     change(paths, lambda was: msgspec.structs.replace(was, desired="stopped", ended=False))
     note(f"stopping the instance `{paths.name}`")
     _end_agent(paths, note)
+    _wait_for_beginners(paths)
     for _ in range(3):
         _end_controlplane(paths, note)
+        _wait_for_beginners(paths)
         if not _any_daemon(paths):
             break
         # A daemon that the other one was launching while both were told to leave: it leaves by itself.
@@ -205,7 +207,7 @@ def _changed(paths: InstancePaths, before: Instance, wishes: Wishes) -> Instance
         if wish is not None and wish != is_now:
             raise _conflict(paths, what, wish, is_now)
     if running:
-        return before
+        return msgspec.structs.replace(before, agent="running")
     return msgspec.structs.replace(
         before,
         desired="running",
@@ -349,6 +351,27 @@ def _kill_hung(daemon: launching.Daemon, paths: InstancePaths, error: KecsError,
     os.kill(pid, 9)
     if not launching.wait_until_gone(daemon, paths, 5.0):
         raise error
+
+
+def _wait_for_beginners(paths: InstancePaths) -> None:
+    """Wait for daemons that were being launched by the other one when it was told to leave.
+
+    They have no lock yet. They find that the instance is stopped and leave; until then they would be in the
+    way of `--stop`, and survive this command.
+    """
+    end = time.monotonic() + launching.LIMIT
+    while _beginners(paths) and time.monotonic() < end:
+        time.sleep(0.02)
+
+
+def _beginners(paths: InstancePaths) -> bool:
+    """Tell whether a daemon of this instance runs that has no lock: it begins, or is about to be gone."""
+    found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        found += any(_is_daemon(pid, daemon, paths) for daemon in ("agent", "controlplane"))
+    held = sum(launching.is_locked(lock) for lock in (paths.agent_lock, paths.controlplane_lock))
+    return found > held
 
 
 def _is_daemon(pid: int, daemon: str, paths: InstancePaths) -> bool:
