@@ -19,6 +19,7 @@ from kecs.ecs.model import Container, Service, Task, TaskPort
 
 replace = msgspec.structs.replace
 START = 1_000_000.0
+FORGOTTEN_AFTER = 100.0
 PORT = 80
 
 
@@ -66,6 +67,9 @@ class Simulation:
         self.knobs = knobs or Knobs()
         self.drain = drain
         self.tasks: dict[str, Task] = {}
+        """All there ever were."""
+        self.known: dict[str, Task] = {}
+        """Those that are not forgotten: a STOPPED one can be described for a while."""
         self.behaviours: dict[str, Behaviour] = {}
         self.overrides: dict[str, Behaviour] = {}
         """Behaviour of single tasks, by id."""
@@ -133,12 +137,19 @@ class Simulation:
     def plan(self) -> None:
         """Plan, check the promises, carry out, and plan once more: nothing more is asked."""
         before = self.healthy()
-        tasks = list(self.tasks.values())
+        old = [
+            task.id
+            for task in self.known.values()
+            if (task.stopped_at or self.now) < self.now - FORGOTTEN_AFTER
+        ]
+        for task_id in old:
+            del self.known[task_id]
+        tasks = list(self.known.values())
         found = scheduler.plan(self.service, tasks, self.now, self.knobs, self.new_id)
         self.plans += 1
         self._carry_out(found)
         self._check(before, found)
-        again = scheduler.plan(self.service, list(self.tasks.values()), self.now, self.knobs, self.new_id)
+        again = scheduler.plan(self.service, list(self.known.values()), self.now, self.knobs, self.new_id)
         assert (again.start, again.stop) == ((), ()), "a plan that was carried out asks for more"
         assert again.service == self.service, "planning again changes the service"
 
@@ -152,7 +163,7 @@ class Simulation:
     def _make(self, start: scheduler.StartTask) -> str:
         task_id = self.new_id()
         checked = self.behaviours[start.task_definition_arn].health_check
-        self.tasks[task_id] = Task(
+        self.tasks[task_id] = self.known[task_id] = Task(
             region="eu-north-1",
             cluster="default",
             id=task_id,
@@ -188,7 +199,7 @@ class Simulation:
     def put(self, task: Task) -> None:
         old = self.tasks[task.id]
         assert lifecycle.ORDER[task.last_status] >= lifecycle.ORDER[old.last_status]
-        self.tasks[task.id] = task
+        self.tasks[task.id] = self.known[task.id] = task
         if task.last_status == "DEACTIVATING":
             self.draining.setdefault(task.id, self.now)
         if task.last_status == "STOPPING":
@@ -266,14 +277,14 @@ class Simulation:
     # What a user sees
 
     def _unfinished(self) -> list[Task]:
-        return [task for task in self.tasks.values() if task.last_status != "STOPPED"]
+        return [task for task in self.known.values() if task.last_status != "STOPPED"]
 
     def live(self) -> list[Task]:
         """Tasks that are meant to run."""
         return [task for task in self._unfinished() if task.desired_status == "RUNNING"]
 
     def healthy(self) -> int:
-        return sum(lifecycle.task_is_healthy(task, self.now) for task in self.tasks.values())
+        return sum(lifecycle.task_is_healthy(task, self.now) for task in self.known.values())
 
     def primary(self) -> deployments.Deployment:
         found = deployments.primary(self.service)
@@ -282,7 +293,7 @@ class Simulation:
 
     def stable(self) -> bool:
         """What `services_stable` waits for, and COMPLETED."""
-        running, _ = deployments.counts(self.tasks.values())
+        running, _ = deployments.counts(self.known.values())
         return (
             len(self.service.deployments) == 1
             and running == deployments.wanted(self.service)

@@ -230,6 +230,16 @@ def test_no_breaker_tries_for_ever_but_slower_and_says_so():
     )
 
 
+def test_old_failures_are_no_news_once_the_service_is_steady():
+    simulation = Simulation(desired=1, behaviour=CRASHES)
+    simulation.run(20)
+    simulation.scale(0)
+    simulation.plan()
+
+    assert simulation.messages()[0] == "has reached a steady state."
+    assert sum("unable" in message for message in simulation.messages()) == 1
+
+
 def test_a_healthy_task_sets_failed_tasks_back_and_ends_the_throttle():
     simulation = Simulation(desired=1, behaviour=CRASHES)
     simulation.run(20)

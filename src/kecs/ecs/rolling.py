@@ -96,6 +96,7 @@ def moves(newest: str, tasks: Sequence[Task], bounds: Bounds, now: float, *, may
     grades = {task.id: grade(task, now, bounds.grace) for task in live}
     fresh = [task for task in live if task.started_by == newest]
     good = [task for task in fresh if grades[task.id] is not Grade.UNHEALTHY]
+    kept = {task.id for task in good}
     missing = max(0, bounds.desired - len(good))
     room = bounds.maximum - len(live) - (stopping if bounds.one_node else 0)
     floor = _Floor(
@@ -104,9 +105,13 @@ def moves(newest: str, tasks: Sequence[Task], bounds: Bounds, now: float, *, may
         healthy=sum(found is Grade.HEALTHY for found in grades.values()),
         running=sum(task.last_status == "RUNNING" for task in live),
         need=missing - room if may_start else 0,
-        on_the_way=any(grades[task.id] in {Grade.PENDING, Grade.WARMING} for task in fresh),
     )
-    stop = _given_up(floor, [task for task in live if task not in good], newest)
+    candidates = [task for task in live if task.id not in kept]
+    stop = _given_up(floor, candidates, newest)
+    if may_start and missing and not any(grades[task.id] in {Grade.PENDING, Grade.WARMING} for task in fresh):
+        going = {task.id for task in stop}
+        lacking = 1 - (bounds.maximum - len(live) + len(stop))
+        stop += _one_by_one([task for task in candidates if task.id not in going], grades, lacking)
     surplus = sorted(good, key=lambda task: (grades[task.id], -task.created_at, task.id))
     stop += surplus[: max(0, len(good) - bounds.desired)]
     if not bounds.one_node:
@@ -134,8 +139,6 @@ class _Floor:
     running: int
     need: int
     """Tasks to be stopped only to make room for others."""
-    on_the_way: bool
-    """A replacement is starting already."""
     stopped: list[Task] = field(default_factory=list)
 
     def allows(self, task: Task, newest: str) -> bool:
@@ -149,10 +152,7 @@ class _Floor:
             return useful and self.healthy - 1 >= self.bounds.minimum
         if not (self.healthy >= self.bounds.desired or self.need > 0):
             return False
-        if not runs or self.running - 1 >= self.bounds.minimum:
-            return True
-        # All of them are unhealthy and there is no room: one by one (API reference, minimumHealthyPercent).
-        return found is Grade.UNHEALTHY and not self.on_the_way and not self.stopped
+        return not runs or self.running - 1 >= self.bounds.minimum
 
     def give_up(self, task: Task) -> None:
         """Count `task` as stopped."""
@@ -172,3 +172,14 @@ def _given_up(floor: _Floor, candidates: Sequence[Task], newest: str) -> list[Ta
         if floor.allows(task, newest):
             floor.give_up(task)
     return floor.stopped
+
+
+def _one_by_one(left: Sequence[Task], grades: dict[str, Grade], lacking: int) -> list[Task]:
+    """Choose unhealthy tasks to make room for one replacement, where nothing else can.
+
+    "If maximumPercent doesn't allow the scheduler to start replacement tasks, the scheduler stops the
+    unhealthy tasks one-by-one" (API reference, minimumHealthyPercent): they do not count as healthy anyway.
+    """
+    unhealthy = [task for task in left if grades[task.id] is Grade.UNHEALTHY]
+    unhealthy.sort(key=lambda task: (task.created_at, task.id))
+    return unhealthy[: max(0, lacking)]

@@ -114,11 +114,13 @@ def _with_failures(
     # Once it is COMPLETED the breaker no longer watches it, and only the throttle needs the count.
     resets = circuit_breaker.breaker(service).get("resetOnHealthyTask", True) is not False
     resets = resets or newest.rollout_state != "IN_PROGRESS"
+    before = newest.failed_tasks
     newest = circuit_breaker.counted(newest, tasks, now, desired=desired, resets=resets)
     service = deployments.with_deployment(service, newest)
     if not circuit_breaker.trips(service, newest, desired):
         often = circuit_breaker.rounds(newest.failed_tasks, desired) >= circuit_breaker.NOTABLE_ROUNDS
-        if often and newest.rollout_state != "FAILED":
+        # Only a new failure is news: what failed before the service became steady is resolved.
+        if often and newest.failed_tasks > before and newest.rollout_state != "FAILED":
             service = events.cannot_start_consistently(service, now, new_id)
         return service, newest
     newest = deployments.with_state(
