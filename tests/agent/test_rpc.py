@@ -217,7 +217,7 @@ def test_close_ends_every_connection():
     async def scene(ask, methods, served, connect):
         await ask(request("agent.hello"))
         busy = await connect()
-        busy.writer.write(request("forward.list").encode())
+        await busy(request("agent.hello"), request("forward.list"))
         await served.close()
         assert await ask.receive() is None
         assert await busy.receive() is None

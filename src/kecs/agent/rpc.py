@@ -68,6 +68,7 @@ class RpcServer:
         self._methods = methods
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[Any]] = set()
+        self._closed = False
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -81,16 +82,21 @@ class RpcServer:
     async def close(self) -> None:
         """End all connections, but the one that this is called from."""
         self.refuse_more()
+        self._closed = True
         others = self._connections - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
     def _accept(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:  # accepted just before the end
+            writer.close()
+            return
         # A task of our own: the one that asyncio would make complains in the log when it is cancelled.
         task = aio.create_task(self._serve(stream, writer), name="serve a client")
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        task.add_done_callback(lambda _: writer.close())  # even of one that was cancelled before it began
 
     async def _serve(self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         caller = Caller(writer)
@@ -104,7 +110,6 @@ class RpcServer:
         finally:
             caller.on_answered.close()
             caller.on_leave.close()
-            writer.close()
 
     async def _converse(
         self, stream: asyncio.StreamReader, writer: asyncio.StreamWriter, caller: Caller
