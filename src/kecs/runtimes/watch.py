@@ -76,7 +76,7 @@ class Watch:
             self._publish(self.last)
         elif not self._stop_asked:
             self._stop_asked = True
-            if self._link is not None or self._shim is not None:
+            if self._shim is not None:
                 self._order_stop()
 
     async def end(self) -> None:
@@ -84,8 +84,8 @@ class Watch:
         if self._link is not None:
             self._link.order("kill")
             self._later(_KILL_PATIENCE, self._end_shim)
-        elif self._shim is not None:
-            self._end_shim()
+        else:
+            self.stop()
         await self.finished()
 
     async def finished(self) -> None:
@@ -105,20 +105,21 @@ class Watch:
         try:
             files.make_private_folder(self._folder)
             (self._folder / STATE_FILE).unlink(missing_ok=True)
-            self._shim, link = await shims.start(self._folder, self._arn)
+            shim, link = await shims.start(self._folder, self._arn)
         except (OSError, KecsError) as error:
             self._fail(f"the task's own process cannot be started: {error}")
             return
-        self._link = link
         try:
             # The greeting says that the state file is there: from here on the shim is found after a crash.
             if await link.hear() is None:
-                await shims.exited(self._shim)
+                await shims.exited(shim)
                 self._fail(f"the task's own process did not start: {shims.last_words(self._folder)}")
                 return
             link.order("run", task=order)
+            self._shim, self._link = shim, link  # only now can it be told to stop
             await self._follow()
         finally:
+            link.close()
             self._let_go()
 
     async def _adopt(self) -> None:

@@ -53,7 +53,7 @@ class _Daemon:
         above.sendall(b'{"task": null}\n')
         process.load()
         process.become_subreaper()
-        order = _first_line(above)
+        order, more = _first_line(above)
         if order is None:
             self._door.close(0.0)
             with contextlib.suppress(OSError):
@@ -62,7 +62,7 @@ class _Daemon:
         task = self._task = Task(json.loads(order)["task"], self._loop, self._note)
         self._loop.on_signal(signal.SIGCHLD, task.reap)
         self._loop.on_signal(signal.SIGTERM, task.stop)
-        self._door.admit(above)
+        self._door.admit(above, more)
         task.advance()
         while not task.ended:
             self._publish(task)
@@ -91,15 +91,16 @@ class _Daemon:
             print(f"unknown order: {order!r}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _first_line(above: socket.socket) -> bytes | None:
-    """Read the order of the control plane that started us; None when it left without one."""
-    received = b""
-    while not received.endswith(b"\n"):
+def _first_line(above: socket.socket) -> tuple[bytes | None, bytes]:
+    """Read the order of the control plane that started us, and what came behind it; None: it left."""
+    received = bytearray()
+    while b"\n" not in received:
         try:
             data = above.recv(1 << 16)
         except OSError:
-            return None
+            data = b""
         if not data:
-            return None
+            return None, b""
         received += data
-    return received
+    order, _, more = bytes(received).partition(b"\n")
+    return order, more

@@ -51,12 +51,13 @@ class Door:
         self._listener.setblocking(False)
         loop.watch(self._listener.fileno(), READ, self._accept)
 
-    def admit(self, connected: socket.socket) -> None:
-        """Serve a connection from now on."""
+    def admit(self, connected: socket.socket, received: bytes = b"") -> None:
+        """Serve a connection from now on; `received` was read from it already."""
         connected.setblocking(False)
         guest = _Guest(connected)
         self._guests[connected.fileno()] = guest
         self._loop.watch(connected.fileno(), READ, lambda: self._serve(guest))
+        self._take(guest, received)
         if self._latest:
             guest.next = self._latest
             self._send(guest)
@@ -104,7 +105,10 @@ class Door:
             self._drop(guest)
             return
         self._send(guest)
-        *lines, guest.received = (guest.received + (data or b"")).split(b"\n")
+        self._take(guest, data or b"")
+
+    def _take(self, guest: _Guest, data: bytes) -> None:
+        *lines, guest.received = (guest.received + data).split(b"\n")
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError):
                 self._on_order(json.loads(line)["order"])
