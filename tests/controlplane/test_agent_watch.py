@@ -28,7 +28,7 @@ async def started(monkeypatch, wanted=True):
     monkeypatch.setattr(agent_watch, "FIRST_CHANCE", 0.02)
     monkeypatch.setattr(agent_watch, "CONNECTS_WITHIN", 0.02)
     hub, supervisor = Hub(state_of()), FakeSupervisor()
-    watch = AgentWatch(hub, supervisor, lambda: wanted)
+    watch = AgentWatch(hub, supervisor, lambda: wanted, lambda: True)
     running = asyncio.get_running_loop().create_task(watch.run())
     hub.open(agent_due=0.0)
     return hub, supervisor, watch, running

@@ -36,10 +36,14 @@ class Supervises(Protocol):
 class AgentWatch:
     """Brings the agent back whenever it is missed. `wanted` tells whether it is, now."""
 
-    def __init__(self, hub: Hub, supervisor: Supervises, wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, hub: Hub, supervisor: Supervises, wanted: Callable[[], bool], lives: Callable[[], bool]
+    ) -> None:
+        """`lives` tells whether an agent listens on its socket, whomever it follows."""
         self._hub = hub
         self._supervisor = supervisor
         self._wanted = wanted
+        self.lives = lives
         self._changed = asyncio.Event()
         hub.on_agent = self._on_agent
 
@@ -55,7 +59,8 @@ class AgentWatch:
     async def run(self) -> None:
         """Watch, for ever."""
         await self._hub.opened()
-        await self._connected_within(FIRST_CHANCE)
+        if self.lives():
+            await self._connected_within(FIRST_CHANCE)
         while True:
             self._changed.clear()
             if self._hub.agent_connected or not self._wanted():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import resource
@@ -104,8 +103,7 @@ class Daemon:
         """Take the tasks up, and let the agent know the endpoints."""
         self.store.subscribe(self.logs.on_commit)
         await self.controller.open()
-        followed = self.paths.agent_socket.exists()
-        due = asyncio.get_running_loop().time() + AGENT_RETURNS_WITHIN if followed else 0.0
+        due = asyncio.get_running_loop().time() + AGENT_RETURNS_WITHIN if self.agent.lives() else 0.0
         self.hub.open(agent_due=due)
         self._taken_up.set()
 
@@ -178,7 +176,7 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         instance, api_sockets = bind_api(paths, instance)
         for each in api_sockets:
             stack.callback(each.close)
-        store = await _open_store(paths)
+        store = await Store.open(paths.database)
         stack.push_async_callback(store.close)
         daemon = Daemon(paths, instance, store)
         daemon.leaving = leaving
@@ -202,14 +200,6 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         stack.push_async_callback(aio.cancel, *background)
         await leaving.wait()
         _log.info("leaving%s", "" if daemon.is_stopping else ": tasks go on")
-
-
-async def _open_store(paths: InstancePaths) -> Store:
-    """Open the database on its thread, and import what serves meanwhile on this one."""
-    opening = aio.create_task(Store.open(paths.database), name="opening of the store")
-    await asyncio.sleep(0)
-    importlib.import_module("kecs.controlplane.connections")
-    return await opening
 
 
 async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:
@@ -245,6 +235,7 @@ class _Gate:
 
 
 def _watch_agent(paths: InstancePaths, hub: Hub) -> AgentWatch:
+    from kecs.client.agent import is_up
     from kecs.client.lifetime import has_forwards
     from kecs.client.supervise import Supervisor
 
@@ -257,7 +248,7 @@ def _watch_agent(paths: InstancePaths, hub: Hub) -> AgentWatch:
             _log.warning("cannot tell whether the agent is wanted: %s", error.message)
             return False
 
-    return AgentWatch(hub, Supervisor(paths, "agent"), wanted)
+    return AgentWatch(hub, Supervisor(paths, "agent"), wanted, lambda: is_up(str(paths.agent_socket)))
 
 
 def remove_traces(paths: InstancePaths) -> None:
