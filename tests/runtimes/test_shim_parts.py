@@ -190,13 +190,14 @@ if os.fork():
 sys.stdin.read()
 """
     tree, changes = Tree("arn"), []
+    web = SimpleNamespace(name="web", pid=None, ports=[], listening=[], exited=False)
+    ports = Ports([web], loop, tree, lambda: changes.append(list(web.listening)))  # type: ignore[arg-type, list-item]
     with subprocess.Popen(python(code), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         port = int(server.stdout.readline())
         tree.add(server.pid, "web")
-        web = SimpleNamespace(name="web", pid=server.pid, ports=[port], listening=[], exited=False)
-        ports = Ports([web], loop, tree, lambda: changes.append(list(web.listening)))  # type: ignore[arg-type, list-item]
+        web.pid, web.ports = server.pid, [port]
         ports.started()
         ports._tick()
         assert web.listening == [("127.0.0.1", port)]

@@ -25,6 +25,8 @@ _TABLE = 10.0
 _EVERYTHING = (1.0, 30.0)
 """Seconds between looks for listeners on ports that nobody mapped (`explain` shows them): while a
 mapped port is missing, a tenth of the time since the start and at least this; else the second."""
+_ESTRANGED = 60.0
+"""Seconds after which a stranger's socket is looked into again."""
 _CHOSEN = range(20000, 30000)
 """Ports that KECS gives to tasks and forwards: in this range the others' need not be looked into."""
 
@@ -52,7 +54,9 @@ class Ports:
         self._tree = tree
         self._changed = changed
         self._known: dict[int, _Known] = {}
-        self._strangers: set[int] = set()
+        self._strangers = {one.inode for one in process.listeners()}
+        """Sockets that were looked into and are not ours; what listens before we start anything is not."""
+        self._strangers_since = time.monotonic()
         self._seen: set[int] = set()
         self._timer: Timer | None = None
         self._started = 0.0
@@ -139,8 +143,9 @@ class Ports:
         table = {one.inode: one for one in process.listeners()}
         self._known = {inode: one for inode, one in self._known.items() if inode in table}
         everywhere = now >= self._everywhere_at
-        if everywhere and missing:
+        if missing and now - self._strangers_since > _ESTRANGED:
             self._strangers.clear()  # one of them may have become ours by inheritance
+            self._strangers_since = now
         self._strangers &= table.keys()
         fresh = {
             inode
