@@ -146,6 +146,17 @@ def test_a_service_that_asks_for_a_public_address_is_fargate(ecs):
     assert row(ecs).public
 
 
+def test_fargate_sizes_are_asked_of_those_who_name_fargate_only(ecs):
+    container = {"name": "web", "image": "web:1", "memory": 64, "portMappings": [{"containerPort": 80}]}
+    register(ecs, "small", [container], cpu=None, memory=None)
+
+    service = create(ecs, definition="small", networkConfiguration=PUBLIC)
+    assert service["launchType"] == "FARGATE"
+    ecs.call(services.update_service, service="web", desiredCount=3, forceNewDeployment=True)
+    with pytest.raises(InvalidParameterException, match="does not support launch_type FARGATE"):
+        create(ecs, "other", "small", networkConfiguration=PUBLIC, launchType="FARGATE")
+
+
 def test_settings_are_stored_and_returned(ecs):
     settings = {
         "loadBalancers": BALANCER,

@@ -332,9 +332,6 @@ REFUSED = {
     "'retries' must be between 1 and 10": {"containers": [container(healthCheck={**CHECK, "retries": 0})]},
     "'startPeriod' must be between": {"containers": [container(healthCheck={**CHECK, "startPeriod": 301})]},
     "must start with CMD": {"containers": [container(healthCheck={"command": ["curl", "x"]})]},
-    "must also specify a value for 'executionRoleArn'": {
-        "containers": [container(secrets=[{"name": "A", "valueFrom": "a"}])]
-    },
     "The secret name must be unique": {
         "executionRoleArn": "r",
         "containers": [

@@ -120,6 +120,8 @@ class Home:
         registered = self.aws(instance).register_task_definition(
             family=family,
             networkMode="awsvpc",
+            cpu="256",
+            memory="512",
             containerDefinitions=[container, *changes.pop("sidecars", [])],
             **changes,
         )

@@ -18,7 +18,7 @@ def run(home: Home, containers: list[dict], **members):
     for container in containers:
         container.setdefault("image", "none")
     definition = home.aws().register_task_definition(
-        family="one", networkMode="awsvpc", containerDefinitions=containers
+        family="one", networkMode="awsvpc", cpu="256", memory="512", containerDefinitions=containers
     )["taskDefinition"]["taskDefinitionArn"]
     answer = home.aws().run_task(taskDefinition=definition, networkConfiguration=NETWORK, **members)
     assert answer["failures"] == []

@@ -118,8 +118,14 @@ def check_network(
     }
 
 
-def check_compatible(definition: TaskDefinition, *, fargate: bool) -> None:
-    """Raise InvalidParameterException when the definition cannot be launched so."""
+def check_compatible(definition: TaskDefinition, *, fargate: bool, implied: bool) -> None:
+    """Raise InvalidParameterException when the definition cannot be launched so.
+
+    `implied`: the request named neither launch type nor strategy. One that is taken as FARGATE only because
+    it asks for a public IP need not have Fargate's sizes (docs/design/contracts.md, 7).
+    """
+    if fargate and implied:
+        return
     launch_type = "FARGATE" if fargate else "EC2"
     if launch_type not in definition.definition["compatibilities"]:
         raise InvalidParameterException(f"Task definition does not support launch_type {launch_type}.")

@@ -200,7 +200,8 @@ def _new_service(
     fargate = capacity.is_fargate(launch_type, strategy)
     if daemon:
         service_rules.check_daemon({**params, "capacityProviderStrategy": strategy}, fargate=fargate)
-    platform.check_compatible(definition, fargate=fargate)
+    implied = not params.get("launchType") and not strategy
+    platform.check_compatible(definition, fargate=fargate, implied=implied)
     if params.get("enableExecuteCommand"):
         _check_task_role(definition)
     settings = {member: params[member] for member in _STORED if member in params}
@@ -251,7 +252,8 @@ def _updated(
     network = params.get("networkConfiguration", old.network_configuration)
     launch_type, strategy = _launch(cluster, old, params, network)
     fargate = capacity.is_fargate(launch_type, strategy)
-    platform.check_compatible(definition, fargate=fargate)
+    implied = not old.launch_type_given and not strategy
+    platform.check_compatible(definition, fargate=fargate, implied=implied)
     execute = params.get("enableExecuteCommand", old.enable_execute_command)
     if execute:
         _check_task_role(definition)

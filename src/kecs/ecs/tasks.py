@@ -151,7 +151,8 @@ def _members(
         wants_public_ip=platform.wants_public_ip(network),
     )
     fargate = capacity.is_fargate(launch_type, strategy)
-    platform.check_compatible(definition, fargate=fargate)
+    implied = not params.get("launchType") and not strategy
+    platform.check_compatible(definition, fargate=fargate, implied=implied)
     overridden = overrides.filled(params.get("overrides", {}), definition)
     if fargate:
         overrides.check_fargate(overridden, definition)
