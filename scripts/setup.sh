@@ -24,6 +24,7 @@ if [ ! -x .venv/bin/uv ]; then
   .venv/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes \
     --only-binary :all: -r scripts/uv.lock
 fi
-.venv/bin/uv pip sync --quiet --require-hashes --python .venv/bin/python requirements.lock
+.venv/bin/uv pip sync --quiet --compile-bytecode --require-hashes --python .venv/bin/python requirements.lock
 .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --python .venv/bin/python --editable .
+.venv/bin/python -m compileall -q src
 touch .venv/.ready
