@@ -474,6 +474,23 @@ def test_nothing_changes_a_stopped_task(observation: TaskObservation):
     assert not any(lifecycle.endpoint_ready(row, port) for port in row.ports)
 
 
+def test_a_task_that_is_run_anew_begins_its_containers_again():
+    tried = observe(task(), running(port=None, runtime_id="one", health="UNHEALTHY"))
+
+    row = lifecycle.begin_again(tried)
+
+    assert row.containers == task().containers
+    assert (row.last_status, row.version) == ("ACTIVATING", tried.version + 1)
+    assert lifecycle.next_wake(row, NOW, KNOBS) is None, "the time-out begins with the second start"
+    again = observe(row, running(runtime_id="two"), at=NOW + 60)
+    assert (again.last_status, again.containers[0].runtime_id) == ("RUNNING", "two")
+
+
+@pytest.mark.parametrize("row", [UP, lifecycle.request_stop(task(), "UserInitiated", "why", NOW)])
+def test_a_task_that_was_running_or_is_stopping_is_not_run_anew(row: Task):
+    assert lifecycle.begin_again(row) is row
+
+
 containers_seen = st.lists(
     st.builds(
         ContainerObservation,

@@ -16,7 +16,7 @@ behaviours = st.builds(
     health_check=st.booleans(),
     healthy_at=st.sampled_from([0.5, 4.0, 500.0]),
     sick_at=st.sampled_from([None, None, 1.0, 6.0]),
-    stop_takes=st.sampled_from([0.0, 0.3, 30.0]),
+    stop_takes=st.sampled_from([0.01, 0.3, 30.0]),
 )
 deeds = st.lists(
     st.one_of(

@@ -121,6 +121,25 @@ def begin_stopping(task: Task, now: float) -> Task:
     return _changed(task, _advance(task, "STOPPING", now))
 
 
+def begin_again(task: Task) -> Task:
+    """Forget what was seen of the containers of a task that is run anew before it was RUNNING.
+
+    So it is when a stranger took its port, or when the control plane died before the runtime was told.
+    """
+    if task.desired_status == "STOPPED" or ORDER[task.last_status] >= ORDER["RUNNING"]:
+        return task
+    containers = [
+        replace(
+            item, last_status="PENDING", exit_code=None, reason=None, runtime_id=None, listening=[],
+            health_status="UNKNOWN", started_at=None,
+        )
+        for item in task.containers
+    ]  # fmt: skip
+    ports = [replace(port, ready=False) for port in task.ports]
+    fresh = replace(task, containers=containers, ports=ports, execution_stopped_at=None)
+    return _changed(task, replace(fresh, health_status="UNKNOWN"))
+
+
 def next_wake(task: Task, now: float, knobs: Knobs) -> float | None:
     """Return when `tick`, or `task_is_healthy`, changes by time alone; it may lie in the past."""
     if task.desired_status == "STOPPED":
