@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import signal
 import socket
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from tests.net.peers import Upstream, connect, read, reset, until, was_reset
 
+from kecs.net import dial
 from kecs.net.messages import Refused
 
 
@@ -172,6 +174,30 @@ def test_when_descriptors_run_out_new_connections_wait_and_are_served_later(odd)
             server.sendall(b"x")
         for client in clients[5:]:
             assert read(client, 1) == b"x"
+
+
+def test_a_forward_that_found_no_descriptor_does_not_keep_others_from_accepting(relay, upstream, monkeypatch):
+    """While it waits for one nothing is accepted; not any more when it has nobody to dial."""
+    begin = dial.begin
+    poor = Upstream()
+    with contextlib.closing(poor):
+
+        def no_descriptor(to: dial.Address):
+            if to.sockaddr[1] == poor.port:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return begin(to)
+
+        monkeypatch.setattr(dial, "begin", no_descriptor)
+        one = relay.forward(poor.endpoint(), name="poor")
+        two = relay.forward(upstream.endpoint(), name="other")
+        with connect(one):
+            relay.wait(Refused, forward="poor", endpoint="")
+            with connect(two) as client:
+                assert relay.counters("other").total == 0
+                relay.snapshot(name="poor")
+                with upstream.accept() as server:
+                    server.sendall(b"1")
+                    assert read(client, 1) == b"1"
 
 
 def test_a_reserve_of_descriptors_is_left_to_the_rest_of_the_process():

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from kecs.net.loop import RelayLoop
     from kecs.net.served import Served
 
-BURST = 64
-"""Connections that one listener accepts in a turn, at most; the others' turn comes in between."""
+_STREAM = int(socket.SOCK_STREAM)
+
+BURST = 16
+"""Connections that one listener accepts in a turn, at most: about 2 ms with their dials."""
 
 _NETWORK = frozenset(
     getattr(errno, name)
@@ -34,13 +36,14 @@ _NETWORK = frozenset(
 class Accepting:
     """One listener."""
 
-    __slots__ = ("burst", "closed", "fd", "inherited", "last_turn", "loop", "served", "sock")
+    __slots__ = ("burst", "closed", "family", "fd", "inherited", "last_turn", "loop", "served", "sock")
 
     def __init__(self, loop: RelayLoop, served: Served, sock: socket.socket) -> None:
         self.loop = loop
         self.served = served
         self.sock = sock
         self.fd = sock.fileno()
+        self.family = int(sock.family)
         self.burst = 1
         self.last_turn = 0
         self.closed = False
@@ -61,7 +64,10 @@ class Accepting:
     def accept(self) -> None:
         """Accept what waits: one when it trickles, more each time that more is there at once."""
         loop = self.loop
-        self.burst = min(self.burst * 2, BURST) if loop.turn == self.last_turn + 1 else 1
+        if not self.inherited:
+            self.burst = BURST  # until its first queue is empty
+        else:
+            self.burst = min(self.burst * 2, BURST) if loop.turn == self.last_turn + 1 else 1
         self.last_turn = loop.turn
         for _ in range(self.burst):
             if self.closed:
@@ -87,7 +93,7 @@ class Accepting:
     def _take(self) -> tuple[socket.SocketType, object]:
         """Accept one, non-blocking. `socket.accept` would build a Python object around the C one."""
         fd, peer = self.sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001
-        sock = socket.SocketType(self.sock.family, socket.SOCK_STREAM, 0, fd)
+        sock = socket.SocketType(self.family, _STREAM, 0, fd)
         sock.setblocking(False)
         if not self.inherited:
             options.prepare(sock)

@@ -59,9 +59,9 @@ class Connection:
         upstream = self.upstream
         if upstream is None:
             self.upstream = upstream = End(loop, self, sock)
-        client.peer, upstream.peer = upstream, client
-        if upstream.fd not in loop.ends:
             loop.add(upstream, EVENTS)  # reports at once what came already
+        client.peer = upstream
+        upstream.peer = client
         if client.fd not in loop.ends:
             loop.add(client, EVENTS)
         elif client.stirred:

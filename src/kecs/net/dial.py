@@ -8,13 +8,20 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from kecs.net import options
 
 _NONBLOCK: int = getattr(socket, "SOCK_NONBLOCK", 0)
-_STREAM = socket.SOCK_STREAM | _NONBLOCK
+_STREAM = int(socket.SOCK_STREAM) | int(_NONBLOCK)
+_LEVEL = int(socket.SOL_SOCKET)
+_ERROR = int(socket.SO_ERROR)
+_TCP = int(socket.IPPROTO_TCP)
+_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_ESTABLISHED = b"\x01"
+"""`tcpi_state`, the first byte of Linux' struct tcp_info."""
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EINTR, errno.EWOULDBLOCK})
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -37,7 +44,7 @@ def address(host: str, port: int) -> Address:
     )[0]
     local = host == "::1" or (family == socket.AF_INET and host.startswith("127."))
     low, high = ephemeral_range()
-    return Address(family, sockaddr, local and low <= port <= high)
+    return Address(int(family), sockaddr, local and low <= port <= high)
 
 
 def begin(to: Address) -> tuple[socket.SocketType, bool]:
@@ -65,7 +72,9 @@ def finished(sock: socket.SocketType, to: Address) -> bool:
 
     SO_ERROR alone cannot tell "connected" from "under way", and an event can be stale.
     """
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if _INFO is not None and not to.may_meet_itself and sock.getsockopt(_TCP, _INFO, 1) == _ESTABLISHED:
+        return True  # in one call what the following asks in two
+    code = sock.getsockopt(_LEVEL, _ERROR)
     if code:
         _fail(code)
     try:

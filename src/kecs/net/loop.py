@@ -21,6 +21,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kecs.net import poller
@@ -56,7 +57,7 @@ PAUSE = 0.1
 """Seconds until accepting is tried again after descriptors ran out, unless one is freed before."""
 
 RESERVE = 48
-"""Descriptors that are left to the rest of the process: logs, state files, its own sockets."""
+"""Descriptors that are left for what the rest of the process may still open: files, its own sockets."""
 
 _EVENTS = 256
 """Events fetched at once."""
@@ -102,7 +103,9 @@ class RelayLoop:
         self._order = itertools.count()
         self._paused: list[Accepting] = []
         self._starved_at = float("-inf")
-        self._ceiling = _ceiling()
+        self._hungry: dict[Served, None] = {}
+        """Forwards with connections that no descriptor was left to dial for; before new ones."""
+        self._ceiling = _ceiling(ours=0)
         self._inbox: collections.deque[ToLoop] = collections.deque()
         self._bell = Bell(self)
         self._stopping = False
@@ -218,6 +221,7 @@ class RelayLoop:
         if served is None:
             served = self._forwards[message.forward] = Served(self, message.forward, message.hold)
         served.listen(message.sockets, message.hold)
+        self._ceiling = _ceiling(ours=len(self.ends))  # with a forward come its log and its listeners
 
     def _snapshot(self, message: Snapshot) -> None:
         served = self._forwards.get(message.forward)
@@ -251,7 +255,7 @@ class RelayLoop:
 
     def has_room(self) -> bool:
         """Whether one more connection, with its two descriptors, leaves the reserve alone."""
-        return len(self.ends) + self.held + 2 <= self._ceiling
+        return not self._hungry and len(self.ends) + self.held + 2 <= self._ceiling
 
     def pause_accepting(self, listener: Accepting, why: str) -> None:
         """Let new connections wait in the kernel until a descriptor is freed, or a moment is over."""
@@ -261,18 +265,25 @@ class RelayLoop:
         self._paused.append(listener)
         self._report(listener.served.name, why)
 
-    def exhausted(self, forward: str, error: OSError) -> None:
-        """Say that a dial found no descriptor; the connection is held."""
-        self._report(forward, error.strerror or str(error))
+    def exhausted(self, served: Served, error: OSError) -> None:
+        """Note that a dial of `served` found no descriptor: until one does, nothing is accepted."""
+        self._hungry[served] = None
+        self._report(served.name, error.strerror or str(error))
+
+    def fed(self, served: Served) -> None:
+        """Note that `served` found a descriptor, or needs none any more."""
+        self._hungry.pop(served, None)
 
     def freed(self, served: Served) -> None:
         """Note that a connection of `served` is being closed."""
-        if self._paused:
+        if self._paused or self._hungry:
             self.chores.append(self._resume)
         if served.closing and not served.connections and self._forwards.get(served.name) is served:
             del self._forwards[served.name]
 
     def _resume(self) -> None:
+        for served in list(self._hungry):
+            served.serve_held()
         paused, self._paused = self._paused, []
         for listener in paused:
             listener.resume()
@@ -336,9 +347,13 @@ _HANDLERS: dict[type, Callable[[RelayLoop, Any], None]] = {
 }
 
 
-def _ceiling() -> int:
-    """Descriptors that the loop may use: the soft limit less the reserve (half of a tiny limit)."""
+def _ceiling(ours: int) -> int:
+    """Descriptors that the loop may use: the soft limit less the others' and the reserve.
+
+    `ours` is how many it has. Of a tiny limit the reserve is not more than a quarter.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return 1 << 30
-    return max(soft - RESERVE, soft // 2)
+    others = sum(1 for _ in Path("/dev/fd").iterdir()) - ours
+    return soft - others - min(RESERVE, soft // 4)

@@ -6,7 +6,6 @@ net/core/sock.c copies them), so that accepting costs no further system call.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
 import sys
@@ -23,9 +22,18 @@ _RESET = struct.pack("ii", 1, 0)
 _ORDERLY = struct.pack("ii", 0, 0)
 _KEEPIDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 
-_TCP = socket.IPPROTO_TCP
-_LEVEL = socket.SOL_SOCKET
-_LINGER = socket.SO_LINGER
+_LEVEL = int(socket.SOL_SOCKET)
+_LINGER = int(socket.SO_LINGER)
+_TCP = int(socket.IPPROTO_TCP)
+_OPTIONS: list[tuple[int, int, int | bytes]] = [
+    (_LEVEL, _LINGER, _RESET),
+    (_TCP, int(socket.TCP_NODELAY), 1),
+    (_LEVEL, int(socket.SO_KEEPALIVE), 1),
+    *([(_TCP, int(_KEEPIDLE), KEEPALIVE[0])] if _KEEPIDLE is not None else []),
+    (_TCP, int(socket.TCP_KEEPINTVL), KEEPALIVE[1]),
+    (_TCP, int(socket.TCP_KEEPCNT), KEEPALIVE[2]),
+]
+"""Plain numbers: this is done for each connection, and an enum is looked up by name each time."""
 
 
 def prepare(sock: socket.SocketType) -> None:
@@ -34,17 +42,14 @@ def prepare(sock: socket.SocketType) -> None:
     SO_LINGER of 0 s makes any close a reset, also the one that the kernel does for a process that was
     killed: a download that was cut never looks whole. `end_orderly` takes it back.
     """
-    sock.setsockopt(_LEVEL, _LINGER, _RESET)
-    sock.setsockopt(_TCP, socket.TCP_NODELAY, 1)
-    idle, interval, probes = KEEPALIVE
-    sock.setsockopt(_LEVEL, socket.SO_KEEPALIVE, 1)
-    if _KEEPIDLE is not None:
-        sock.setsockopt(_TCP, _KEEPIDLE, idle)
-    sock.setsockopt(_TCP, socket.TCP_KEEPINTVL, interval)
-    sock.setsockopt(_TCP, socket.TCP_KEEPCNT, probes)
+    set_option = sock.setsockopt
+    for level, option, value in _OPTIONS:
+        set_option(level, option, value)
 
 
 def end_orderly(sock: socket.SocketType) -> None:
     """Let the close that follows be an orderly one: the kernel still delivers what it took."""
-    with contextlib.suppress(OSError):  # macOS: EINVAL on a socket that was reset meanwhile
+    try:  # noqa: SIM105 - `suppress` would cost more than the call
         sock.setsockopt(_LEVEL, _LINGER, _ORDERLY)
+    except OSError:
+        pass  # macOS: EINVAL on a socket that was reset meanwhile

@@ -89,6 +89,10 @@ class Places:
         self._turn = index + 1
         return candidates[index]
 
+    def available(self, now: float) -> bool:
+        """Whether a place takes connections now."""
+        return any(place.aside_until <= now for place in self._taking)
+
     def release(self, place: Place) -> bool:
         """Count one connection to `place` less; True when its endpoint is thereby drained."""
         place.open -= 1

@@ -6,13 +6,14 @@ that refuses, to another; when none is left it is held, unread, until a snapshot
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 from kecs.net import dial
-from kecs.net.accept import Accepting
+from kecs.net.accept import BURST, Accepting
 from kecs.net.connection import NOTHING, Connection
 from kecs.net.messages import (
     Counters,
@@ -39,8 +40,8 @@ class Served:
     """One forward."""
 
     __slots__ = (
-        "closing", "connections", "dialling", "expired", "failed", "held", "limits", "listeners", "loop",
-        "name", "places", "received", "sent", "total", "wake_at", "watched_from",
+        "closing", "connections", "dialling", "expired", "failed", "held", "hungry", "limits", "listeners",
+        "loop", "name", "places", "received", "sent", "serving", "total", "wake_at", "watched_from",
     )  # fmt: skip
 
     def __init__(self, loop: RelayLoop, name: str, limits: HoldLimits) -> None:
@@ -54,6 +55,10 @@ class Served:
         """In the order of their arrival."""
         self.dialling: dict[Connection, float] = {}
         """When to give the dial up, in the order of those times."""
+        self.serving = False
+        """Those that wait are about to be served."""
+        self.hungry = False
+        """No descriptor was left to dial for one of those that wait."""
         self.closing = False
         """No listeners any more; forgotten when its last connection has ended."""
         self.wake_at = float("inf")
@@ -76,7 +81,8 @@ class Served:
         """Use these endpoints from now on."""
         for endpoint in self.places.replace(endpoints):
             self.loop.say(Drained(self.name, endpoint))
-        self.serve_held()
+        if self.held:
+            self._try_again()
 
     def watch(self, *, on: bool) -> None:
         """Report connections accepted from now on, or none."""
@@ -117,9 +123,9 @@ class Served:
         self.serve(connection)
 
     def serve(self, connection: Connection) -> None:
-        """Dial for `connection`, or hold it. What goes wrong unexpectedly is its alone."""
+        """Dial for `connection`, or hold it, behind those that wait already."""
         try:
-            if not self._dial(connection):
+            if self.held or not self._dial(connection):
                 self._hold(connection)
         except Exception as error:  # noqa: BLE001 - the top of this connection's handling
             connection.fail(error)
@@ -134,12 +140,16 @@ class Served:
                 sock, done = dial.begin(place.address)
             except OSError as error:
                 if error.errno in dial.EXHAUSTED:
-                    self.loop.exhausted(self.name, error)
+                    self.hungry = True
+                    self.loop.exhausted(self, error)
                     self.wake(now + self.loop.pause)
                     break
+                self._fed()
                 self._set_aside(connection, place, error)
                 continue
-            self._unhold(connection)
+            if self.held:
+                self._unhold(connection)
+                self._fed()
             place.open += 1
             connection.place = place
             if done:
@@ -150,7 +160,11 @@ class Served:
                 self.dialling[connection] = now + self.loop.connect_timeout
                 self.wake(self.dialling[connection])
             return True
+        else:
+            self._fed()  # whatever it lacks now, it is not descriptors
         connection.tried = NOTHING
+        if (retry := self.places.retry_at(now)) is not None:
+            self.wake(retry)
         return False
 
     def connected(self, connection: Connection, sock: socket.SocketType) -> None:
@@ -182,10 +196,11 @@ class Served:
         received, sent = connection.received, connection.sent
         self.received += received
         self.sent += sent
-        self._unhold(connection)
         if connection.place is not None:
             self._release(connection.place)
             connection.place = None
+        else:
+            self._unhold(connection)
         if self.watched_from is not None and connection.number >= self.watched_from:
             seconds = self.loop.now - connection.since
             self.loop.say(Ended(self.name, connection.number, why, received, sent, seconds))
@@ -216,8 +231,7 @@ class Served:
         if len(self.held) == 1:
             self.loop.say(Waiting(self.name, 1))
         self.wake(connection.since + self.limits.seconds)
-        if (retry := self.places.retry_at(self.loop.now)) is not None:
-            self.wake(retry)
+        self._try_again()
         if connection.client.fd in self.loop.ends:
             connection.drop_if_left()  # what it did while it was dialled for is not said again
         else:
@@ -228,16 +242,36 @@ class Served:
             del self.held[connection]
             self.loop.held -= 1
             if not self.held:
+                self._fed()
                 self.loop.say(Waiting(self.name, 0))
 
+    def _fed(self) -> None:
+        if self.hungry:
+            self.hungry = False
+            self.loop.fed(self)
+
+    def _try_again(self) -> None:
+        """Have those that wait served: in the next turn, or when a place that is set aside comes back."""
+        now = self.loop.now
+        if self.places.available(now):
+            if not self.serving:
+                self.serving = True
+                self.loop.chores.append(self.serve_held)
+        elif (retry := self.places.retry_at(now)) is not None:
+            self.wake(retry)
+
     def serve_held(self) -> None:
-        """Dial for those that wait, the oldest first, until no place takes more."""
-        for connection in list(self.held):
+        """Dial for those that wait, the oldest first, until no place takes more; a few in each turn."""
+        self.serving = False
+        for connection in list(itertools.islice(self.held, BURST)):
             try:
                 if not self._dial(connection):
-                    break
+                    break  # `_dial` saw to the next try
             except Exception as error:  # noqa: BLE001 - the top of this connection's handling
                 connection.fail(error)
+        else:
+            if self.held:
+                self._try_again()
 
     def wake(self, when: float) -> None:
         """Have `tick` called at `when` or before."""
@@ -265,10 +299,8 @@ class Served:
             else:
                 soonest = min(soonest, deadline)
         if self.held:
-            self.serve_held()
             self.wake(max(soonest, now + SWEEP))
-            if self.held and (retry := self.places.retry_at(now)) is not None:
-                self.wake(retry)
+            self._try_again()
 
 
 def _text(peer: Any) -> str:
