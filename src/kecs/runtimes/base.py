@@ -144,6 +144,10 @@ class Runtime(Protocol):
         """Delete what is kept of a stopped task that can no longer be described."""
         ...
 
+    async def settled(self) -> None:
+        """Wait until what nobody expected at `open` has ended."""
+        ...
+
     async def close(self) -> None:
         """Let go of everything; tasks go on."""
         ...

@@ -95,6 +95,10 @@ class LocalRuntime:
         self._pending.pop(task_id, None)
         await clear(self._tasks / task_id, self._sweeper, keep=False)
 
+    async def settled(self) -> None:
+        """Wait until what nobody expected at `open` has ended."""
+        await asyncio.gather(*self._clearing, return_exceptions=True)
+
     async def close(self) -> None:
         """Let go: tasks go on."""
         self._closed = True

@@ -27,6 +27,8 @@ _EVERYTHING = (1.0, 30.0)
 mapped port is missing, a tenth of the time since the start and at least this; else the second."""
 _ESTRANGED = 60.0
 """Seconds after which a stranger's socket is looked into again."""
+_SETTLED = 40.0
+"""Seconds after the last start, within which a listener on an unmapped port is looked for everywhere."""
 _CHOSEN = range(20000, 30000)
 """Ports that KECS gives to tasks and forwards: in this range the others' need not be looked into."""
 
@@ -156,8 +158,9 @@ class Ports:
         }
         if fresh:
             self._attribute(fresh, ((one, [one.pid]) for one in self._running() if one.pid), table)
-        # Beyond the main processes it takes a look at every process of the machine.
-        if any(table[inode].port in missing or table[inode].port not in _CHOSEN for inode in fresh):
+        # Beyond the main processes it takes a look at every process of the machine: not when all is well.
+        worth = bool(missing) or now - self._started < _SETTLED
+        if worth and any(table[one].port in missing or table[one].port not in _CHOSEN for one in fresh):
             found = self._tree.by_owner()
             rest = ((one, [each.pid for each in found.get(one.name, [])]) for one in self._running())
             self._attribute(fresh, rest, table)
