@@ -1,6 +1,7 @@
 """The controller: rows are carried out, and a crash at any point ends at the same place."""
 
 import asyncio
+import random
 import time
 
 import msgspec
@@ -17,10 +18,12 @@ from tests.controlplane.world import (
     task_definition,
 )
 
+from kecs.controlplane import controller, observations, task_flow
 from kecs.controlplane.environment import MissingResourceError
 from kecs.ecs import lifecycle
 from kecs.ecs.context import Knobs
 from kecs.ecs.model import LocalPort, Service, Task
+from kecs.errors import KecsError
 from kecs.runtimes.base import TaskObserved
 
 WEB = (REGION, "default", "web")
@@ -322,5 +325,86 @@ def test_what_is_seen_of_an_unknown_task_changes_nothing(short_path):
         async with World.open(short_path, None, task_definition(), task(status="PROVISIONING")) as world:
             world.runtime.say(TaskObserved(task_id="f" * 32, ended=True))
             await world.until(lambda: world.tasks("RUNNING"), "the known one is RUNNING")
+
+    asyncio.run(main())
+
+
+def test_a_task_that_finds_its_host_port_taken_is_not_made_and_an_event_says_so(short_path):
+    async def main():
+        mapping = {"containerPort": 80, "hostPort": 8080, "protocol": "tcp"}
+        container = container_definition(portMappings=[mapping])
+        definition = task_definition(containers=[container], networkMode="bridge")
+        rows = [definition, service(desired=2, network=None)]
+        async with World.open(short_path, None, *rows) as world:
+            await world.until(lambda: world.tasks("RUNNING"), "one is RUNNING")
+            await world.until(
+                lambda: [each for each in world.service().events if "unable to place" in each.message],
+                "the event is there",
+            )
+
+            assert [row.ports[0].host_port for row in world.tasks()] == [8080]
+            assert world.store.state.scan(LocalPort) == []
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_ends_is_noticed(short_path):
+    """A control plane without its planner would only look alive."""
+
+    async def main():
+        async with World.open(short_path, None, task_definition()) as world:
+            assert not world.controller.failed.is_set()
+            world.controller._dirty = None
+            world.controller._news.set()
+            await asyncio.wait_for(world.controller.failed.wait(), 5)
+
+    asyncio.run(main())
+
+
+def test_a_stop_that_cannot_be_committed_leaves_everything_as_it_was(short_path, monkeypatch):
+    async def main():
+        machine = Machine()
+        async with World.open(short_path, machine, task_definition(), service()) as world:
+            await world.until(lambda: world.service().steady, "the service is steady")
+
+            async def full(fn):
+                raise KecsError("no space left")
+
+            with monkeypatch.context() as disk:
+                disk.setattr(world.store, "transact", full)
+                with pytest.raises(KecsError, match="no space"):
+                    async for _ in world.controller.stop_all_tasks("r"):
+                        pass
+            await world.change(Service, WEB, desired_count=2)
+            await world.until(lambda: len(world.tasks("RUNNING")) == 2, "it still scales")
+
+    asyncio.run(main())
+
+
+def test_a_full_disk_delays_and_loses_nothing(short_path, monkeypatch):
+    """What cannot be committed is tried again: plans, steps of tasks, and what was seen."""
+    monkeypatch.setattr(controller, "RETRY_AFTER", 0.02)
+    monkeypatch.setattr(observations, "RETRY_AFTER", 0.02)
+    monkeypatch.setattr(task_flow, "RETRY_AFTER", (0.02,))
+
+    async def main():
+        dice = random.Random(1)
+        async with World.open(short_path, None, task_definition(), taken_up=False) as world:
+            await world.controller.open()
+            commit = world.store.transact
+
+            async def unlucky(fn):
+                if dice.random() < 0.6:
+                    raise KecsError("no space left")
+                return await commit(fn)
+
+            with monkeypatch.context() as disk:
+                disk.setattr(world.store, "transact", unlucky)
+                await commit(lambda tx: tx.put(service(desired=3)))
+                await world.until(lambda: len(world.tasks("RUNNING")) == 3, "three tasks run", 20)
+            await world.until(lambda: world.service().steady, "the service is steady", 20)
+
+            assert len(world.tasks()) == 3
+            assert len(world.machine.ran) == 3
 
     asyncio.run(main())

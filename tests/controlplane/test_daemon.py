@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ import boto3
 import msgspec
 import pytest
 from botocore.config import Config
+from tests.controlplane.world import container_definition, task, task_definition
 from tests.process.harness import Home, until
 
 from kecs import files
@@ -24,8 +26,13 @@ from kecs.client import secrets
 from kecs.client.controlplane import ControlPlaneClient
 from kecs.client.instance import Instance
 from kecs.client.launch import command, launch
+from kecs.controlplane import daemon
+from kecs.controlplane.task_ports import can_bind
+from kecs.ecs.model import Task
 from kecs.errors import ExitCode, KecsError
+from kecs.net import listener
 from kecs.paths import InstancePaths
+from kecs.store.ecs import Store
 
 SERVER = Path(__file__).parents[1] / "process" / "servers" / "web.py"
 PUBLIC = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "assignPublicIp": "ENABLED"}}
@@ -239,6 +246,61 @@ def test_what_a_dead_control_plane_left_is_ended_without_an_api(plane):
     plane.stop()
 
 
+def test_tasks_that_no_row_knows_are_ended_too(plane):
+    """The database is gone, the tasks' folder is not."""
+    plane.start()
+    plane.serve(1)
+    plane.change(desired="stopped")
+    plane.kill()
+    for file in plane.paths.root.glob("kecs.duckdb*"):
+        file.unlink()
+    assert plane.shims()
+
+    plane.run("--stop")
+
+    assert plane.home.processes() == {}
+
+
+def test_a_task_whose_port_a_stranger_took_runs_on_another(short_path, monkeypatch):
+    """The stranger was quicker than the task's own process; everything but the choice is real."""
+
+    async def main(stranger):
+        taken = stranger.getsockname()[1]
+        monkeypatch.setattr(daemon, "can_bind", lambda number: number == taken or can_bind(number))
+        monkeypatch.setattr(daemon.listener, "TASK_PORTS", (taken, *listener.TASK_PORTS))
+        paths = InstancePaths(short_path, "default")
+        files.make_private_folder(paths.root)
+        instance = Instance(
+            name="default", id="i", region="us-east-1", api_port=1, access_key_id="K", created_at=1.0,
+            environment={"PATH": os.environ["PATH"]}, directory=str(short_path),
+        )  # fmt: skip
+        store = await Store.open(paths.database)
+        it = daemon.Daemon(paths, instance, store)
+        try:
+            await it.take_up()
+            container = container_definition(command=[sys.executable, str(SERVER)], stopTimeout=2)
+            await store.transact(lambda tx: tx.put(task_definition(containers=[container])))
+            one = task(status="PROVISIONING")
+            await store.transact(lambda tx: tx.put(one))
+            async with asyncio.timeout(20):
+                while (row := store.state.get(Task, *one.key)).last_status != "RUNNING":
+                    assert row.last_status != "STOPPED", row.stopped_reason
+                    await asyncio.sleep(0.02)
+            assert row.ports[0].host_port not in (0, taken)
+            assert row.ports[0].ready
+        finally:
+            async for _ in it.controller.stop_all_tasks("over"):
+                pass
+            await it.controller.close()
+            await it.runtime.close()
+            await store.close()
+
+    with contextlib.closing(socket.socket()) as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        asyncio.run(main(stranger))
+
+
 def test_after_a_reboot_services_start_again(plane):
     """Every process is gone and the boot id is another: lost tasks are replaced."""
     plane.start()
@@ -269,6 +331,17 @@ def test_an_instance_that_is_to_be_stopped_is_not_started(home):
 
     assert not plane.paths.controlplane_socket.exists()
     assert not plane.paths.database.exists()
+
+
+def test_a_stop_that_comes_while_it_starts_is_heard(plane):
+    """Nobody could reach it to tell it, so it reads `desired` once more when it can be reached."""
+    with subprocess.Popen(command("controlplane", plane.paths)) as starting:
+        until(lambda: plane.paths.controlplane_pid.exists(), "it has begun", every=0.001)
+        plane.change(desired="stopped")
+
+        assert starting.wait(20) == 0
+    assert not plane.holds_lock()
+    assert not plane.paths.controlplane_socket.exists()
 
 
 def test_the_loser_of_two_exits_with_0(plane):

@@ -163,6 +163,9 @@ class FakeRuntime:
     async def forget(self, task_id):
         self.machine.forgotten.append(task_id)
 
+    async def settled(self):
+        pass
+
     async def close(self):
         pass
 

@@ -72,6 +72,8 @@ class Controller:
         self._service_alarms: Timers[Key] = Timers(self.wake, clock)
         self._task_alarms: Timers[Key] = Timers(self._time_has_come, clock)
         self._workers: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()
+        """Set when a worker ended that must not: the process is of no use any more."""
 
     async def open(self) -> None:
         """Take up the work: adopt what lives, continue what was begun, plan everything."""
@@ -113,7 +115,16 @@ class Controller:
 
         Services keep what they want: at the next start they start tasks again.
         """
-        self._planning = False
+        plans, self._planning = self._planning, False
+        try:
+            async for progress in self._stop_all(reason):
+                yield progress
+        except BaseException:
+            self._planning = plans  # nothing is half-stopped for ever: services get what they want again
+            self._news.set()
+            raise
+
+    async def _stop_all(self, reason: str) -> AsyncIterator[tuple[int, int]]:
         asked: set[Key] = set()
         before = None
         while True:
@@ -127,6 +138,7 @@ class Controller:
             if now != before:
                 yield now
             if not alive:
+                await self._runtime.settled()
                 return
             before = now
             await self._some_task_stopped.wait()
@@ -137,7 +149,14 @@ class Controller:
                 tx.put(lifecycle.request_stop(task, "UserInitiated", reason, self._clock()))
 
     def _work(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        self._workers.append(aio.create_task(coroutine, name=name))
+        worker = aio.create_task(coroutine, name=name)
+        worker.add_done_callback(self._ended)
+        self._workers.append(worker)
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        """Without one of its workers a control plane would only look alive: it must be started anew."""
+        if not worker.cancelled():
+            self.failed.set()
 
     def _on_commit(self, changes: Changes) -> None:
         self._hub.apply(self._store.state, changes)

@@ -88,6 +88,7 @@ class Daemon:
         self._progress: list[StopProgress] = []
         self._progressed = asyncio.Event()
         self._stopping: asyncio.Task[None] | None = None
+        self._failure: KecsError | None = None
 
     @property
     def state(self) -> State:
@@ -128,13 +129,18 @@ class Daemon:
             agent=self.agent.status(),
         )
 
+    def begin_stop(self) -> None:
+        """Begin to end every task and then this process, unless that was begun before."""
+        if self._stopping is None:
+            self._progress, self._failure = [], None
+            self._stopping = aio.create_task(self._stop(), name="stop of the instance")
+
     async def shutdown(self) -> AsyncIterator[StopProgress]:
         """End every task, then this process; the last line comes when the socket is gone.
 
         The work goes on when the one who asked leaves; who asks again sees the same lines.
         """
-        if self._stopping is None:
-            self._stopping = aio.create_task(self._stop(), name="stop of the instance")
+        self.begin_stop()
         told = 0
         while True:
             self._progressed.clear()
@@ -143,12 +149,22 @@ class Daemon:
                 yield line
                 if line.done:
                     return
+            if self._failure is not None:
+                yield StopProgress(text=f"{self._failure.message}: {self._failure.hint}")
+                return
             await self._progressed.wait()
 
     async def _stop(self) -> None:
         await self._taken_up.wait()
-        async for text in stop_tasks(self.controller):
-            self._tell(StopProgress(text=text))
+        try:
+            async for text in stop_tasks(self.controller):
+                self._tell(StopProgress(text=text))
+        except KecsError as error:
+            # A full disk: nothing can be recorded, so nothing is stopped; another try may follow.
+            _log.error("the tasks could not be stopped: %s", error.message, extra={"hint": error.hint})
+            self._failure, self._stopping = error, None
+            self._progressed.set()
+            return
         remove_traces(self.paths)
         self._tell(StopProgress(text="", done=True))
         self.leaving.set()
@@ -198,8 +214,21 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
             aio.create_task(retain(store, daemon.runtime, time.time), name="retention"),
         ]
         stack.push_async_callback(aio.cancel, *background)
-        await leaving.wait()
+        if instances.require(paths).desired == "stopped":
+            # Said while we were starting, by one who could not reach us: nobody else will tell us.
+            daemon.begin_stop()
+        await _first_of(leaving, daemon.controller.failed)
+        if daemon.controller.failed.is_set():
+            raise KecsError("a part of the control plane failed", f"see `{paths.controlplane_log}`")
         _log.info("leaving%s", "" if daemon.is_stopping else ": tasks go on")
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [aio.create_task(event.wait(), name="end of the control plane") for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await aio.cancel(*waiting)
 
 
 async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:

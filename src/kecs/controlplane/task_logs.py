@@ -133,10 +133,15 @@ class TaskLogs:
     async def _of_container(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
         """Yield each line as an encoded `LogLine` with its newline."""
         unread = b""
-        async for data in self._runtime.logs(task_id, container, follow=follow):
-            *lines, unread = (unread + data).split(b"\n")
-            for line in lines:
-                yield _encode(task_id, container, line)
+        try:
+            async for data in self._runtime.logs(task_id, container, follow=follow):
+                *lines, unread = (unread + data).split(b"\n")
+                for line in lines:
+                    yield _encode(task_id, container, line)
+        except KecsError as error:
+            if error.exit_code != ExitCode.NOT_FOUND:
+                raise
+            return  # it never came as far as writing anything
         if unread:
             yield _encode(task_id, container, unread)
 
