@@ -173,6 +173,7 @@ def test_without_rollback_a_failed_deployment_stays_and_starts_nothing_more():
     assert simulation.primary().rollout_state == "FAILED"
     assert simulation.primary().rollout_state_reason == FAILED
     assert simulation.revisions() == {"web:1": 2}, "the old revision serves on"
+    assert simulation.wake_at is None
 
     simulation.deploy(GOOD)
     simulation.run_until(simulation.stable)
@@ -187,6 +188,7 @@ def test_a_first_deployment_has_nothing_to_go_back_to():
     assert simulation.primary().rollout_state == "FAILED"
     assert len(simulation.service.deployments) == 1
     assert simulation.started == 3
+    assert simulation.wake_at is None, "it waits for nothing"
     assert not any("rolling back" in message for message in simulation.messages())
 
 
@@ -238,6 +240,16 @@ def test_old_failures_are_no_news_once_the_service_is_steady():
 
     assert simulation.messages()[0] == "has reached a steady state."
     assert sum("unable" in message for message in simulation.messages()) == 1
+
+
+def test_inconsistent_starts_are_an_event_from_the_third_round_on():
+    simulation = Simulation(desired=1, behaviour=CRASHES)
+    said = []
+    for failures in (1, 2, 3):
+        simulation.run_until(lambda wanted=failures: simulation.primary().failed_tasks == wanted)
+        said.append(any("unable" in message for message in simulation.messages()))
+
+    assert said == [False, False, True]
 
 
 def test_a_healthy_task_sets_failed_tasks_back_and_ends_the_throttle():

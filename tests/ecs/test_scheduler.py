@@ -240,6 +240,8 @@ def test_a_deleted_service_stops_everything_and_ends_inactive():
     assert not simulation.live()
     assert simulation.service.status == "DRAINING"
     assert simulation.primary().desired_count == 0
+    reason = f"Scaling activity initiated by (deployment {simulation.primary().id})"
+    assert simulation.reasons() == {("ServiceSchedulerInitiated", reason)}
 
     simulation.run(30)
 
