@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from kecs.runtimes.shim.log import Log
 from kecs.runtimes.shim.loop import READ, Loop
 from kecs.runtimes.shim.tree import Tree
 
+_STOP_SIGNAL = signal.SIGTERM
+"""An image's STOPSIGNAL is not known where images are not pulled; this is Docker's default."""
 _AT_ONCE = 1 << 20
 """Bytes of output taken in one go: a chatty container must not keep the others waiting."""
 
@@ -132,7 +135,7 @@ class Container:
             self.check.stop()
         if self.identity is not None and not self.exited:
             self._told.add(self.identity.pid)
-            process.send_signal(self.identity, _SIGTERM)
+            process.send_signal(self.identity, _STOP_SIGNAL)
 
     def settle(self) -> None:
         """Bring a container that is ending nearer to its end; idempotent.
@@ -147,17 +150,17 @@ class Container:
         if not self.exited:
             if overdue and self.identity is not None:
                 for one in [self.identity, *self._tree.owned_by(self.name)]:
-                    process.send_signal(one, _SIGKILL)
+                    process.send_signal(one, signal.SIGKILL)
             return
         rest = self._tree.owned_by(self.name)
         if rest and self.stop_deadline is not None and not overdue:
             for one in rest:
                 if one.pid not in self._told:
                     self._told.add(one.pid)
-                    process.send_signal(one, _SIGTERM)
+                    process.send_signal(one, _STOP_SIGNAL)
             return
         for one in rest:
-            process.send_signal(one, _SIGKILL)
+            process.send_signal(one, signal.SIGKILL)
         self._stopped()
 
     def close(self) -> None:
@@ -212,8 +215,3 @@ class Container:
             self._loop.unwatch(self._pipe)
             os.close(self._pipe)
             self._pipe = -1
-
-
-_SIGTERM = 15
-"""The stop signal: an image's STOPSIGNAL is not known where images are not pulled."""
-_SIGKILL = 9

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -101,7 +102,7 @@ class HealthCheck:
 
     def _kill(self) -> None:
         for one in self._tree.owned_by(self._owner):
-            process.send_signal(one, 9)
+            process.send_signal(one, signal.SIGKILL)
 
     def _conclude(self, *, healthy: bool) -> None:
         before = self.status

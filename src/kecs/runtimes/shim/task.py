@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -198,7 +199,7 @@ class Task:
             self._end_began = now
         left = [one for group in self.tree.by_owner().values() for one in group]
         for one in left:
-            process.send_signal(one, 9)
+            process.send_signal(one, signal.SIGKILL)
         alive = has_children() if process.ADOPTS_ORPHANS else any(not one.zombie for one in left)
         if self._again is not None:
             self._again.cancel()
