@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -38,6 +39,12 @@ SERVER = Path(__file__).parents[1] / "process" / "servers" / "web.py"
 PUBLIC = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "assignPublicIp": "ENABLED"}}
 
 
+def free_port():
+    """A port that nothing takes by itself while a control plane is away: neither ephemeral nor KECS's."""
+    candidates = random.sample(range(6500, 19000), 100)
+    return next(number for number in candidates if can_bind(number))
+
+
 class Plane:
     """One instance in a temporary home, and its control plane."""
 
@@ -46,8 +53,9 @@ class Plane:
         self.paths = InstancePaths(home.path, name)
         files.make_private_folder(self.paths.root)
         instance = Instance(
-            name=name, id="01234567", region="us-east-1", api_port=0, desired="running", access_key_id="KECS",
-            environment={"PATH": os.environ["PATH"]}, directory=str(home.path), created_at=1.0,
+            name=name, id="01234567", region="us-east-1", api_port=free_port(), desired="running",
+            access_key_id="KECS", environment={"PATH": os.environ["PATH"]}, directory=str(home.path),
+            created_at=1.0,
         )  # fmt: skip
         instances.write(self.paths, msgspec.structs.replace(instance, **members))
         self.admin = ControlPlaneClient(self.paths, timeout=20)
@@ -356,7 +364,7 @@ def test_the_loser_of_two_exits_with_0(plane):
 
 def test_a_port_is_chosen_once_and_is_none_that_another_instance_names(home):
     other = Plane(home, "other", api_port=5373)
-    plane = Plane(home)
+    plane = Plane(home, api_port=0)
     plane.start()
     chosen = plane.instance.api_port
     assert chosen > 5373
