@@ -65,9 +65,7 @@ def test_a_file_that_cannot_be_read_names_itself(short_path, arn, why):
     (short_path / "s3").mkdir()
     (short_path / "secret.env").write_text("A=1")
 
-    with pytest.raises(
-        MissingResourceError, match=r"^ResourceInitializationError: .*env files"
-    ) as told:
+    with pytest.raises(MissingResourceError, match=r"^ResourceInitializationError: .*env files") as told:
         read_environment_file(arn, short_path / "s3")
 
     assert arn in str(told.value)
