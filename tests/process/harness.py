@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 T = TypeVar("T")
 KECS = Path(sys.executable).with_name("kecs")
@@ -37,7 +38,7 @@ def until(condition: Callable[[], T], what: str, seconds: float = 15.0, every: f
         try:
             if value := condition():
                 return value
-        except (OSError, AssertionError) as error:
+        except (OSError, AssertionError, BotoCoreError) as error:
             last = error
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what} ({last})")

@@ -9,6 +9,11 @@ import pytest
 from tests.process.harness import Home, until
 from tests.process.load import Load
 
+from kecs.client.agent import AgentClient
+from kecs.client.rpc_types import StartRequest
+from kecs.forward.spec import ForwardSpec, Target
+from kecs.paths import InstancePaths
+
 DEPLOYMENTS = 3
 IDLE = 1000
 
@@ -65,10 +70,13 @@ def test_200_forwards_at_once(running: Home):
     running.register()
     running.service(count=1)
     running.stable()
-    ports = set()
-    for index in range(200):
-        row = running.forward("service", "default/web", ":80", "--name", f"many-{index}")
-        ports.add(row["localPort"])
+    target = Target(type="service", service="web")
+    wanted = [ForwardSpec(target=target, name=f"many-{index}") for index in range(200)]
+    running.forward("service", "default/web", "--name", "many-0")
+    with AgentClient(InstancePaths(running.path, "default"), timeout=30) as agent:
+        started = agent.start(StartRequest(forwards=wanted)).forwards
+    assert [one.created for one in started] == [False] + [True] * 199
+    ports = {one.forward.local_port for one in started}
     assert len(ports) == 200
 
     for port in sorted(ports):
