@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,6 +28,8 @@ from tests.agent.shapes import make_instance, short_home
 from kecs.client.agent import AgentClient
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.rpc_types import StartRequest
+from kecs.errors import KecsError
+from kecs.net import listener
 
 
 def until(condition, what, seconds=10.0):
@@ -53,7 +56,7 @@ class ScriptedControlPlane:
         self._targets = {}
         self._version = 0
         self._followers = []
-        self._writers = set()
+        self._connections = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -62,21 +65,28 @@ class ScriptedControlPlane:
     def start(self):
         """Listen (again)."""
         self.path.unlink(missing_ok=True)
-        self._server = self._call(asyncio.start_unix_server(self._serve, str(self.path)))
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(self.path))
+        self._listener.listen()
+        self._listener.setblocking(False)
+
+        async def start():
+            self._accepting = self._loop.create_task(self._accept())
+
+        self._call(start())
 
     def kill(self):
         """Go as a killed process goes: every connection ends, nobody listens, the file stays."""
 
         async def kill():
-            self._server.close()
-            for writer in list(self._writers):
-                writer.transport.abort()
+            ending = [self._accepting, *self._connections]
+            for one in ending:
+                one.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
+            self._listener.close()
             self._followers.clear()
 
         self._call(kill())
-        if not self.path.exists():  # Python 3.13 removes it
-            with socket.socket(socket.AF_UNIX) as stale:
-                stale.bind(str(self.path))
 
     def restart(self):
         """Come back as another process: versions begin anew."""
@@ -126,25 +136,38 @@ class ScriptedControlPlane:
     def _snapshot(self):
         return EndpointsLine(type="snapshot", version=self._version, targets=list(self._targets.values()))
 
-    async def _serve(self, reader, writer):
-        self._writers.add(writer)
-        try:
-            http = h11.Connection(h11.SERVER)
-            request = await _event(http, reader)
-            body = b""
-            while isinstance(event := await _event(http, reader), h11.Data):
-                body += event.data
-            target = request.target.decode()
-            self.requests.append((request.method.decode(), target))
-            if self.silent:
-                await reader.read()
-                return
+    async def _accept(self):
+        # By hand: asyncio's server leaks a connection that comes just when it is closed.
+        while True:
+            connection, _ = await self._loop.sock_accept(self._listener)
+            task = self._loop.create_task(self._serve(connection))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, connection):
+        with connection:
+            reader, writer = await asyncio.open_unix_connection(sock=connection)
+            try:
+                await self._converse(reader, writer)
+            except (ConnectionError, h11.ProtocolError):
+                pass
+            finally:
+                writer.transport.abort() if self._accepting.cancelling() else writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+    async def _converse(self, reader, writer):
+        http = h11.Connection(h11.SERVER)
+        request = await _event(http, reader)
+        body = b""
+        while isinstance(event := await _event(http, reader), h11.Data):
+            body += event.data
+        target = request.target.decode()
+        self.requests.append((request.method.decode(), target))
+        if self.silent:
+            await reader.read()
+        else:
             await self._answer(http, reader, writer, target, body)
-        except (ConnectionError, h11.RemoteProtocolError, h11.LocalProtocolError, asyncio.CancelledError):
-            pass
-        finally:
-            self._writers.discard(writer)
-            writer.close()
 
     async def _answer(self, http, reader, writer, target, body):
         path = target.partition("?")[0]
@@ -263,6 +286,19 @@ def who(port, host="127.0.0.1"):
     """Return the name of the task that answers on a new connection."""
     with Client(port, host) as client:
         return client.ask()
+
+
+def free_port():
+    """A port that was free a moment ago, where neither KECS nor the kernel chooses any.
+
+    For tests that give a port up for a moment: others on this machine choose from 20000 on as well.
+    """
+    while True:
+        number = random.randrange(10000, 20000)
+        with contextlib.suppress(KecsError):
+            for one in listener.bind(["127.0.0.1", "::1"], number):
+                one.close()
+            return number
 
 
 def refuses(port):

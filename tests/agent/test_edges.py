@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.agent.scripted import refuses, until, who
+from tests.agent.scripted import free_port, refuses, until, who
 from tests.agent.shapes import A, make_instance, port, service, task, wanted
 
 from kecs.client.agent import NotRunning
@@ -39,19 +39,6 @@ def fails(home, *specs):
 
 def config(home):
     return yaml.safe_load(home.paths.forwards_config.read_bytes())["forwards"]
-
-
-def free_port():
-    """A port that was free a moment ago, outside of those that anybody chooses."""
-    for number in range(19000, 19500):
-        try:
-            sockets = listener.bind(["127.0.0.1", "::1"], number)
-        except listener.PortTaken:
-            continue
-        for one in sockets:
-            one.close()
-        return number
-    raise AssertionError("no free port")
 
 
 def test_a_wrong_start_changes_nothing(web):
@@ -171,7 +158,7 @@ def test_stopping_what_is_not_there_stops_nothing(web):
 
 
 def test_a_port_that_a_stranger_took_is_failed_and_never_moved(web):
-    (row,) = web.start(wanted(target_port=80))
+    (row,) = web.start(wanted(target_port=80, local_port=free_port()))
     web.kill()
     with socket.socket() as stranger:
         stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -189,7 +176,7 @@ def test_a_port_that_a_stranger_took_is_failed_and_never_moved(web):
 
 
 def test_starting_a_failed_forward_again_tries_at_once(web):
-    (row,) = web.start(wanted(target_port=80))
+    (row,) = web.start(wanted(target_port=80, local_port=free_port()))
     web.kill()
     with socket.create_server(("127.0.0.1", row.local_port)):
         web.launch()
@@ -224,7 +211,7 @@ def test_a_newer_config_is_refused_and_left_alone(home):
 
 
 def test_a_full_disk_starts_and_stops_nothing(web):
-    (row,) = web.start(wanted(target_port=80))
+    (row,) = web.start(wanted(target_port=80, local_port=free_port()))
     before = home_files(web)
     number = free_port()
     _, hard = resource.prlimit(web.agent.pid, resource.RLIMIT_FSIZE)
@@ -265,7 +252,7 @@ def test_a_stale_socket_is_replaced(running):
 
 
 def test_after_the_answer_to_shutdown_another_can_start_at_once(web):
-    (row,) = web.start(wanted(target_port=80))
+    (row,) = web.start(wanted(target_port=80, local_port=free_port()))
     old = web.agent
     client = web.client
     assert client.ask("agent.shutdown") == {}

@@ -305,6 +305,26 @@ def test_drained_is_posted_after_seen_and_after_every_forward(home):
     answers(home, script)
 
 
+def test_drained_does_not_overtake_a_version_that_is_seen_while_another_is_posted(home, monkeypatch):
+    async def script(stage, controlplane):
+        real = watch.post_seen
+
+        async def slow(paths, version):
+            await real(paths, version)
+            if version == 1:
+                stage.resolver.on_drained(Drained("pf-00000001", A))
+                stage.resolver.on_drained(Drained("pf-00000002", A))
+                stage.resolver.on_seen(Seen(2))
+
+        monkeypatch.setattr(watch, "post_seen", slow)
+        stage.hear(snapshot(1, BOTH), first=True)
+        stage.hear(change(2, A_LEAVES))
+        stage.resolver.on_seen(Seen(1))
+        await stage.posted(("seen", 1), ("seen", 2), ("drained", A))
+
+    answers(home, script)
+
+
 def test_a_forward_that_is_forgotten_is_not_waited_for(home):
     async def script(stage, controlplane):
         stage.hear(snapshot(1, A_LEAVES), first=True)

@@ -102,8 +102,8 @@ class Manager:
             raise KecsError("no forward was asked for", "name a target", ExitCode.USAGE)
         for spec in request.forwards:
             checks.check_spec(spec)
+        line = await self._ask()
         async with self._one_at_a_time:
-            line = await self._ask()
             wishes = [checks.find(spec, line.targets, self._instance.region) for spec in request.forwards]
             started = self._start_all(wishes, line, request.owner)
         if request.wait is not None:

@@ -197,7 +197,7 @@ class Resolver:
             if not self._connected:
                 continue  # the next stream begins with all of it again
             try:
-                if (version := self._seen) is not None:
+                while (version := self._seen) is not None:  # another may come while one is posted
                     self._seen = None
                     await watch.post_seen(self._paths, version)
                 for task in self._drains.take_due():

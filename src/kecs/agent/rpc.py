@@ -49,10 +49,6 @@ class Caller:
             return
         self._writer.write(jsonrpc.encode(jsonrpc.Notification(method, rpc.to_json(params))))
 
-    def hang_up(self) -> None:
-        """End the connection when all is sent."""
-        self._writer.close()
-
 
 Method = Callable[[Any, Caller], Awaitable[rpc.Message]]
 """Takes the parameters, already of their type; raises `KecsError`."""

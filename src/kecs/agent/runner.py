@@ -42,8 +42,6 @@ from kecs.net.messages import (
 
 LOG_BYTES = 1024 * 1024
 """Size of a forward's log; one older file is kept beside it."""
-REPEATED = 1.0
-"""Seconds in which the same refusal of the same endpoint is logged once."""
 
 
 class Sends(Protocol):
@@ -78,7 +76,6 @@ class Runner:
         self._version = 0
         self._rows: tuple[EndpointRow, ...] = ()
         self._last_error: LastError | None = None
-        self._refusal: tuple[tuple[str, str], float] | None = None
         self._holding = False
         self._counters = Counters()
         self._watchers: list[Callable[[ConnectionEvent], None]] = []
@@ -173,14 +170,10 @@ class Runner:
     # What the relay loop says
 
     def refused(self, message: Refused) -> None:
-        """Take that a connect failed; the connection was tried elsewhere or is held."""
+        """Take that a connect failed (said once a second at most); it was tried elsewhere, or is held."""
         text = f"{message.endpoint[:8]}: {message.error}" if message.endpoint else message.error
         self._last_error = LastError(message=text, time=message.time)
-        key = (message.endpoint, message.error)
-        now = self._loop.time()
-        if self._refusal is None or self._refusal[0] != key or now - self._refusal[1] >= REPEATED:
-            self._refusal = (key, now)
-            self._log.warning("connect failed: %s", text, extra={"endpoint": message.endpoint})
+        self._log.warning("connect failed: %s", text, extra={"endpoint": message.endpoint})
 
     def waiting(self, message: Waiting) -> None:
         """Take that connections are held, or no longer."""
@@ -325,12 +318,21 @@ class Runner:
         self._log.log(level, text, extra={"state": state.value, "reason": reason})
 
 
+class _BriefHandler(logging.handlers.RotatingFileHandler):
+    """Holds no descriptor between two records: there may be 200 forwards, each with little to say."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Open, write, close."""
+        super().emit(record)
+        if self.stream is not None:
+            self.stream.close()
+            self.stream = None
+
+
 def _open_log(name: str, file: Path) -> logging.Logger:
     """Return a logger of its own: one in the tree would be a child of another whose name it extends."""
     logger = logging.Logger(f"forward.{name}", logging.INFO)  # noqa: LOG001 - see above
-    handler = logging.handlers.RotatingFileHandler(
-        file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True
-    )
+    handler = _BriefHandler(file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True)
     handler.setFormatter(log.JsonFormatter())
     logger.addHandler(handler)
     return logger
