@@ -28,7 +28,7 @@ def test_start_status_stop_and_again(kecs, home):
 
     ran = kecs("status")
     assert ran.code == 0
-    assert "3 tasks running" in ran.out
+    assert "tasks 3 running" in ran.out
 
     assert kecs("stop").code == 0
     assert home.alive() == []

@@ -15,6 +15,8 @@ class Tally:
 
     total: int = 0
     failed: list[str] = field(default_factory=list)
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """When each failed request began and ended (monotonic seconds), in the order of `failed`."""
     again: int = 0
     """Sent once more because a *reused* connection ended before the first byte (RFC 9110, 9.2.2)."""
     seconds: list[float] = field(default_factory=list)
@@ -89,6 +91,7 @@ class Load:
             self.tally.answers[body] = self.tally.answers.get(body, 0) + 1
         except (OSError, EOFError, ValueError, TimeoutError) as error:
             self.tally.failed.append(f"{type(error).__name__}: {error}")
+            self.tally.spans.append((began, time.monotonic()))
         self.tally.total += 1
         self.tally.seconds.append(time.monotonic() - began)
 

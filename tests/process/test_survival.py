@@ -179,6 +179,7 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
     dice = random.Random(5)
     victims = ["agent", "controlplane", "shim", "task"] * 3
     dice.shuffle(victims)
+    excused: list[tuple[float, float]] = []
     with Load(port, rate=100) as load:
         for number, victim in enumerate(victims):
             if number % 3 == 1:
@@ -186,8 +187,11 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
                 revision = home.register(version=str(number))
                 home.aws().update_service(service="web", taskDefinition=revision)
             time.sleep(dice.uniform(0.1, 0.9))
+            struck = time.monotonic()
             strike(home, victim, dice)
             until(lambda: answers(port), f"the port answers after the death of the {victim}", seconds=4)
+            if victim != "controlplane":
+                excused.append((struck, time.monotonic() + 0.2))
         until(lambda: home.describe()["status"] == "ACTIVE", "the API answers")
         home.stable()
     assert home.describe()["taskDefinition"] == revision, "the last confirmed update stands"
@@ -195,8 +199,13 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
     assert len(arns(home)) == 3
     rows = home.forwards()
     assert [(row["localPort"], row["state"]) for row in rows] == [(port, "ACTIVE")]
-    share = len(load.tally.failed) / load.tally.total
-    assert share < 0.2, f"{len(load.tally.failed)} of {load.tally.total}: {load.tally.failed[:3]}"
+    unexcused = [
+        why
+        for (began, ended), why in zip(load.tally.spans, load.tally.failed, strict=True)
+        if not any(began <= to and ended >= since for since, to in excused)
+    ]
+    assert not unexcused, "only requests in flight at the death of an agent, shim or task may fail"
+    assert load.tally.total > 300
 
 
 def strike(home: Home, victim: str, dice: random.Random) -> None:

@@ -140,17 +140,17 @@ def _print(answer: Status, agent: dict[str, Any] | None) -> None:
         about = agent["error"]
     else:
         about = (
-            f"{answer.agent.state}  pid {agent['pid']}  {agent['forwards']} forwards  "
+            f"{answer.agent.state}  pid {agent['pid']}  forwards {agent['forwards']}  "
             f"{out.size(agent['memory'])}  up {out.ago(agent['startedAt'])}"
         )
     if answer.agent.detail:
         about += f"  ({answer.agent.detail})"
-    tasks = f"{answer.tasks_running} tasks running, {answer.tasks_pending} pending"
+    tasks = f"tasks {answer.tasks_running} running, {answer.tasks_pending} pending"
     uptime = f"{out.size(answer.memory)}  up {out.ago(answer.started_at)}"
     rows = (
         ("instance", f"{answer.instance}  running  runtime {answer.runtime}  region {answer.region}"),
         ("api", f"http://127.0.0.1:{answer.api_port}"),
-        ("ecs", f"{answer.clusters} clusters  {answer.services} services  {tasks}"),
+        ("ecs", f"clusters {answer.clusters}  services {answer.services}  {tasks}"),
         ("control plane", f"pid {answer.pid}  {uptime}  version {answer.version}"),
         ("agent", about),
     )
