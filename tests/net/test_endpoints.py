@@ -12,6 +12,7 @@ from collections import Counter
 
 from tests.net.peers import Upstream, connect, nobody, read, until, was_reset
 
+from kecs.net import dial, places
 from kecs.net.messages import Close, Drained, Endpoint, Refused, Snapshot, Waiting
 
 
@@ -259,7 +260,7 @@ def test_no_connection_is_lost_while_endpoints_come_and_go(relay):
     assert relay.counters().total == sum(served.values())
 
 
-def test_a_killed_endpoint_that_is_still_in_the_snapshot_costs_no_connection(relay, upstream):
+def test_a_killed_endpoint_that_is_still_in_the_snapshot_costs_no_connection(relay, upstream, monkeypatch):
     """As after kill -9 of a task: its port refuses until the snapshot follows."""
     dead = Upstream()
     port = relay.forward(dead.endpoint("dead"), upstream.endpoint("live"))
@@ -269,10 +270,16 @@ def test_a_killed_endpoint_that_is_still_in_the_snapshot_costs_no_connection(rel
         with connect(port), upstream.accept():
             pass
     dead.close()
+    asked = []
+    begin = dial.begin
+    monkeypatch.setattr(dial, "begin", lambda to: (asked.append(to.sockaddr[1]), begin(to))[1])
+    monkeypatch.setattr(places, "ASIDE", (30.0, 30.0))
     for _ in range(10):
         with connect(port) as client, upstream.accept() as server:
             server.sendall(b"2")
             assert read(client, 1) == b"2"
+
+    assert asked.count(dead.port) == 1  # set aside
 
 
 def test_closing_with_connections_resets_them(relay, upstream):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 
 import pytest
 from tests.net.peers import Relay, connect, nobody, read, read_all, reset, until, was_reset
 
-from kecs.net.messages import Ended, HoldLimits, Refused, Waiting, Watch
+from kecs.net.messages import Counters, Ended, Endpoint, HoldLimits, Refused, Waiting, Watch
 
 
 def test_a_held_connection_is_served_by_the_endpoint_that_comes(relay, upstream):
@@ -174,11 +175,10 @@ def test_closing_the_forward_resets_those_that_wait(relay, close_connections):
         assert was_reset(client)
 
 
-def test_a_connect_without_an_answer_is_given_up_and_tried_elsewhere(nothing_left, upstream):
+@contextlib.contextmanager
+def mute_endpoint() -> Iterator[Endpoint]:
     """The kernel of a listener with a full queue answers nothing at all."""
     with contextlib.ExitStack() as stack:
-        relay = Relay(connect_timeout=0.2)
-        stack.callback(relay.stop)
         full = stack.enter_context(socket.socket())
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -186,7 +186,27 @@ def test_a_connect_without_an_answer_is_given_up_and_tried_elsewhere(nothing_lef
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        mute = nobody("mute").__class__("mute", *full.getsockname())
+        yield Endpoint("mute", *full.getsockname())
+
+
+def test_a_client_that_left_while_it_was_dialled_for_is_not_held_after(nothing_left):
+    with contextlib.ExitStack() as stack:
+        relay = Relay(connect_timeout=0.2)
+        stack.callback(relay.stop)
+        port = relay.forward(stack.enter_context(mute_endpoint()))
+        client = connect(port)
+        until(lambda: relay.counters().open == 1)
+        client.close()
+        relay.wait(Refused, endpoint="mute")
+
+        until(lambda: relay.counters() == Counters(total=1, by_endpoint=(("mute", 0),)), seconds=2)
+
+
+def test_a_connect_without_an_answer_is_given_up_and_tried_elsewhere(nothing_left, upstream):
+    with contextlib.ExitStack() as stack:
+        relay = Relay(connect_timeout=0.2)
+        stack.callback(relay.stop)
+        mute = stack.enter_context(mute_endpoint())
         port = relay.forward(mute)
         client = stack.enter_context(connect(port))
         client.sendall(b"!")
@@ -196,3 +216,4 @@ def test_a_connect_without_an_answer_is_given_up_and_tried_elsewhere(nothing_lef
 
         assert read(server, 1) == b"!"
         assert relay.wait(Refused, endpoint="mute").error == "no answer within 0.2 s"
+        assert dict(relay.counters().by_endpoint) == {"mute": 0, "good": 1}

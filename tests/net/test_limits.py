@@ -13,9 +13,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from tests.net.peers import Upstream, connect, read, reset, until, was_reset
+from tests.net.peers import Upstream, connect, nobody, read, reset, until, was_reset
 
 from kecs.net import dial
+from kecs.net.accept import Accepting
 from kecs.net.messages import Refused
 
 
@@ -176,9 +177,13 @@ def test_when_descriptors_run_out_new_connections_wait_and_are_served_later(odd)
             assert read(client, 1) == b"x"
 
 
-def test_a_forward_that_found_no_descriptor_does_not_keep_others_from_accepting(relay, upstream, monkeypatch):
+@pytest.mark.parametrize("then", ["gone", "dead"])
+def test_a_forward_that_found_no_descriptor_keeps_others_waiting_no_longer_than_that(
+    relay, upstream, monkeypatch, then
+):
     """While it waits for one nothing is accepted; not any more when it has nobody to dial."""
     begin = dial.begin
+    dead = nobody()
     poor = Upstream()
     with contextlib.closing(poor):
 
@@ -194,10 +199,35 @@ def test_a_forward_that_found_no_descriptor_does_not_keep_others_from_accepting(
             relay.wait(Refused, forward="poor", endpoint="")
             with connect(two) as client:
                 assert relay.counters("other").total == 0
-                relay.snapshot(name="poor")
+                relay.snapshot(*([dead] if then == "dead" else []), name="poor")
                 with upstream.accept() as server:
                     server.sendall(b"1")
                     assert read(client, 1) == b"1"
+
+
+def test_an_error_of_accept_does_not_end_the_listener(relay, upstream, monkeypatch):
+    """Those that belong to one connection are passed over; after any other it is asked again later."""
+    take = Accepting._take
+    errors = [
+        OSError(errno.ECONNABORTED, "aborted"),
+        OSError(errno.EINVAL, "odd"),
+        OSError(errno.EPROTO, "?"),
+    ]
+    turns = []
+
+    def failing(self: Accepting):
+        turns.append(self.loop.turn)
+        if errors:
+            raise errors.pop(0)
+        return take(self)
+
+    port = relay.forward(upstream.endpoint())
+    monkeypatch.setattr(Accepting, "_take", failing)
+    with connect(port), upstream.accept():
+        pass
+
+    assert turns[0] == turns[1] < turns[2]
+    assert [message.error for message in relay.of(Refused)] == ["new connections wait: odd"]
 
 
 def test_a_reserve_of_descriptors_is_left_to_the_rest_of_the_process():

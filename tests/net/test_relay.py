@@ -25,6 +25,8 @@ from tests.net.peers import (
     was_reset,
 )
 
+from kecs.net.relay import End
+
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_bytes_pass_both_ways(relay, host):
@@ -37,6 +39,28 @@ def test_bytes_pass_both_ways(relay, host):
             server.sendall(b"answer")
 
             assert (asked, read(client, 6)) == (b"question", b"answer")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_both_sides_are_probed_do_not_delay_and_end_by_a_reset_if_the_process_dies(relay, host):
+    with contextlib.closing(Upstream(host)) as upstream:
+        port = relay.forward(upstream.endpoint(), addresses=[host])
+        with connect(port, host), upstream.accept():
+            until(lambda: relay.counters().open == 1)
+            ends = [end.sock for end in relay.loop.ends.values() if isinstance(end, End)]
+            options = [
+                (
+                    sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+                    sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY),
+                    struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8)),
+                )
+                for sock in ends
+            ]
+
+            assert options == [(1, 60, 15, 4, 1, (1, 0))] * 2
 
 
 def test_the_server_may_speak_first(relay, upstream):

@@ -59,7 +59,7 @@ class Places:
         self._aside = 0.0
         """No place is set aside after this time."""
         self._awaited: set[str] = set()
-        """Ids of draining endpoints of which it is still to be said that they have none left."""
+        """Ids of draining endpoints, of which it is said when they have none left."""
         self._turn = 0
 
     def replace(self, endpoints: Sequence[Endpoint]) -> list[str]:
@@ -126,8 +126,5 @@ class Places:
         return tuple(sums.items())
 
     def _drained(self, name: str) -> bool:
-        """Whether the awaited endpoint has no connection left; if so it is awaited no more."""
-        if any(p.open for p in self._all.values() if p.endpoint.id == name and p.draining):
-            return False
-        self._awaited.discard(name)
-        return True
+        """Whether no draining place of this endpoint has a connection left; none ever gets one again."""
+        return not any(p.open for p in self._all.values() if p.endpoint.id == name and p.draining)

@@ -168,20 +168,17 @@ class End:
             self.pending = pending[sent:]
             return
         self.pending = None
-        peer = self.peer
-        assert peer is not None
-        if peer.ended:
-            peer.pass_end(self)
-        elif not self.deaf:
-            peer.pump(to_the_end=True)
+        assert self.peer is not None
+        self.peer.pump(to_the_end=True)
 
     def pass_end(self, peer: End) -> None:
-        """Pass this end's FIN on, if all that came before it was delivered; close when both are done."""
-        if peer.pending is not None:
-            return
+        """Pass this end's FIN on; close when both are done.
+
+        All that came before it was handed over: nothing is read while the peer has pending bytes.
+        """
         if self.deaf:
             peer.take_leave()
-        elif peer.ended and self.pending is None:
+        elif peer.ended:
             self.connection.end("closed")
         else:
             try:
