@@ -47,7 +47,7 @@ _log = logging.getLogger("kecs.agent")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent until it is told to leave; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m kecs.agent", description="The forward agent of an instance.")
+    parser = argparse.ArgumentParser(prog="python -m kecs.agent")
     parser.add_argument("--home", required=True, type=Path)
     parser.add_argument("--instance", required=True)
     parser.add_argument("--ready-fd", type=int)
