@@ -68,6 +68,17 @@ def test_the_control_plane_comes_back_and_adopts_its_tasks(home: Home):
     assert home.describe()["runningCount"] == 2
 
 
+def test_an_agent_with_many_connections_brings_the_control_plane_back(home: Home):
+    """Its descriptors go far beyond 1,024, where some system calls end."""
+    port = web_with_forward(home)
+    with Load(port, rate=20, idle=700) as load:
+        until(lambda: load.idle_open == 700, "the idle connections are open", seconds=30)
+        killed = home.kill("controlplane")
+        until(lambda: home.pid("controlplane") != killed and home.describe(), "the API answers", seconds=3)
+    assert load.tally.failed == []
+    assert load.idle_opened == 700, "no connection was lost"
+
+
 def test_both_daemons_come_back_with_the_next_command(home: Home):
     port = web_with_forward(home)
     before, processes = arns(home), sorted(servers(home))

@@ -255,10 +255,12 @@ def _start(daemon: Daemon, paths: InstancePaths, extra: Sequence[str], end: floa
 def _wait_for_ready(process: subprocess.Popen[bytes], ready: int, end: float) -> bytes:
     """Read what the daemon says; stops at its word, its end, or at `end`."""
     said = b""
+    # Not select(): a daemon with a thousand connections has descriptors beyond its limit of 1,024.
+    poll = select.poll()
+    poll.register(ready, select.POLLIN)
     while said != READY and (left := end - time.monotonic()) > 0:
         # The pipe tells of an exit too, unless a child of the daemon still holds it open.
-        readable, _, _ = select.select([ready], [], [], min(left, 0.25))
-        if readable:
+        if poll.poll(min(left, 0.25) * 1000):
             data = os.read(ready, 64)
             if not data:
                 break
