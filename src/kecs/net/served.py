@@ -144,7 +144,6 @@ class Served:
                     self.loop.exhausted(self, error)
                     self.wake(now + self.loop.pause)
                     break
-                self._fed()
                 self._set_aside(connection, place, error)
                 continue
             if self.held:
