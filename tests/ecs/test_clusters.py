@@ -57,12 +57,17 @@ def test_without_a_name_it_is_the_default_cluster(ecs):
     assert ecs.call(clusters.create_cluster)["cluster"]["clusterName"] == "default"
 
 
-def test_ensure_default_creates_it_once_and_leaves_a_deleted_one_alone(ecs):
-    ecs.write(lambda tx: clusters.ensure_default(tx, ecs.context()))
+def test_default_comes_into_being_with_what_is_run_in_it_once(ecs):
+    with pytest.raises(ClusterNotFoundException):
+        ecs.write(lambda tx: clusters.require(tx, None, ecs.context()))
+    ecs.write(lambda tx: clusters.require_to_run(tx, None, ecs.context()))
+    assert ecs.state.get(Cluster, REGION, "default").status == "ACTIVE"
     ecs.call(clusters.delete_cluster, cluster="default")
-    ecs.write(lambda tx: clusters.ensure_default(tx, ecs.context()))
 
-    assert ecs.state.get(Cluster, REGION, "default").status == "INACTIVE"
+    with pytest.raises(ClusterNotFoundException, match="inactive"):
+        ecs.write(lambda tx: clusters.require_to_run(tx, "default", ecs.context()))
+    with pytest.raises(ClusterNotFoundException):
+        ecs.write(lambda tx: clusters.require_to_run(tx, "other", ecs.context()))
 
 
 def test_what_was_asked_for_is_returned(ecs):

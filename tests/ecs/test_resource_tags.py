@@ -40,7 +40,7 @@ def test_tags_are_added_replaced_and_removed(ecs, arns, kind):
 
     ecs.call(resource_tags.tag_resource, resourceArn=arn, tags=[first, second])
     ecs.call(resource_tags.tag_resource, resourceArn=arn, tags=[{"key": "a", "value": "3"}])
-    assert listed(ecs, arn) == [{"key": "a", "value": "3"}, second]
+    assert listed(ecs, arn) == [second, {"key": "a", "value": "3"}]
     ecs.call(resource_tags.untag_resource, resourceArn=arn, tagKeys=["a", "nope"])
     assert listed(ecs, arn) == [second]
 
@@ -68,8 +68,8 @@ def test_the_limit_is_on_all_tags_together(ecs, arns):
         ("cluster/nope", ClusterNotFoundException, "Cluster not found."),
         ("service/default/nope", ServiceNotFoundException, "Service not found."),
         ("service/fake_service:1", ServiceNotFoundException, "Service not found."),
-        ("task-definition/nope:1", ClientException, "TaskDefinition not found."),
-        ("task-definition/bridge", ClientException, "TaskDefinition not found."),
+        ("task-definition/nope:1", ClientException, "Unable to describe task definition."),
+        ("task-definition/bridge", ClientException, "Unable to describe task definition."),
         ("task/default/nope", InvalidParameterException, "The referenced task was not found."),
         ("container-instance/default/x", ResourceNotFoundException, "not found"),
         ("banana/x", InvalidParameterException, "Invalid resource ARN"),

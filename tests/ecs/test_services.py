@@ -312,7 +312,8 @@ def test_the_clusters_default_strategy_is_used_and_launch_type_left_out(ecs):
     assert service["capacityProviderStrategy"] == strategy
     assert "launchType" not in service
     task = start_task(ecs)
-    assert (task.capacity_provider_name, task.launch_type) == ("FARGATE_SPOT", "FARGATE")
+    assert (task.capacity_provider_name, task.launch_type) == ("FARGATE_SPOT", None)
+    assert task.platform_family == "Linux"
 
 
 def test_a_services_task_follows_from_it_and_its_deployment(ecs):

@@ -126,7 +126,7 @@ def test_only_inactive_revisions_are_deleted(ecs):
     assert [(item["arn"], item["reason"][:34]) for item in answer["failures"]] == [
         (ARN + "web:1", "The specified task definition is s"),
         ("web:9", "The specified task definition does"),
-        ("web", "Revision is missing."),
+        ("web", "The specified task definition iden"),
         (ARN + "no:1", "The specified task definition does"),
     ]
     for count in (0, 11):
@@ -138,7 +138,7 @@ def test_only_inactive_revisions_are_deleted(ecs):
     ("function", "name", "message"),
     [
         ("deregister_task_definition", "web", "Revision is missing."),
-        ("deregister_task_definition", "nope:1", "The specified task definition does not exist."),
+        ("deregister_task_definition", "nope:1", "Unable to describe task definition."),
         ("deregister_task_definition", "web:x", "Invalid revision number. Number: x"),
         ("describe_task_definition", "nope", "Unable to describe task definition."),
         ("describe_task_definition", "web:9", "Unable to describe task definition."),

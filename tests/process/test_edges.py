@@ -355,7 +355,7 @@ def test_two_starts_at_once_make_one_instance(home: Home):
     assert [process.returncode for process in starts] == [0, 0, 0], ended
     daemons = [command for command in home.processes().values() if "kecs.controlplane" in command]
     assert len(daemons) == 1
-    assert home.aws().list_clusters()["clusterArns"]
+    assert home.aws().list_clusters()["clusterArns"] == []
 
 
 def test_two_instances_are_wholly_apart(home: Home):

@@ -39,7 +39,7 @@ from kecs.controlplane.start_up import (
 )
 from kecs.controlplane.task_logs import TaskLogs
 from kecs.controlplane.task_ports import TaskPorts, can_bind
-from kecs.ecs import clusters, deployments
+from kecs.ecs import deployments
 from kecs.ecs.model import Cluster, Service, Task
 from kecs.ecs.state import State
 from kecs.errors import KecsError
@@ -197,7 +197,6 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         daemon = Daemon(paths, instance, store)
         daemon.leaving = leaving
         stack.push_async_callback(daemon.runtime.close)
-        await store.transact(lambda tx: clusters.ensure_default(tx, daemon.context(instance.region)))
         model = EcsModel()
         api = _Gate(build_api(store, model, instance, daemon.context), daemon)
         servers = Servers(api, api_sockets, build_admin(daemon), unix.bind_private(paths.controlplane_socket))

@@ -25,10 +25,15 @@ INSIGHTS = ("enabled", "disabled", "enhanced")
 DESCRIBE_AT_MOST = 100
 
 
-def ensure_default(tx: Tx, ctx: Context) -> None:
-    """Create the cluster `default` of a region when it never was: a fresh account has it."""
-    if tx.get(Cluster, ctx.region, DEFAULT) is None:
+def require_to_run(tx: Tx, identifier: str | None, ctx: Context) -> Cluster:
+    """Return the ACTIVE cluster to run something in; raises ClusterNotFoundException.
+
+    `default` comes into being with the first thing that is run in it, as an account on AWS receives its
+    default cluster with its first instance (API reference, CreateCluster).
+    """
+    if name_of(identifier, ctx) == DEFAULT and tx.get(Cluster, ctx.region, DEFAULT) is None:
         tx.put(Cluster(region=ctx.region, name=DEFAULT, created_at=ctx.now, settings=_settings([])))
+    return require(tx, identifier, ctx)
 
 
 def name_of(identifier: str | None, ctx: Context) -> str:

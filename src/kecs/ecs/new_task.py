@@ -37,7 +37,8 @@ def new_task(
     network = members.pop("network_configuration", None)
     members.setdefault("overrides", overrides.filled({}, definition))
     members.setdefault("group", f"family:{definition.family}")
-    fargate = members.get("launch_type") == "FARGATE"
+    # A task that a capacity provider placed has no launch type; all providers here are Fargate's.
+    fargate = members.get("launch_type") == "FARGATE" or members.get("capacity_provider_name") is not None
     members["platform_family"] = platform.family(definition) if fargate else None
     members["platform_version"] = platform.resolved(
         members.get("platform_version"), members["platform_family"]
@@ -98,7 +99,6 @@ def _of_service(
             if task.started_by == deployment.id and task.desired_status == "RUNNING"
         )
         provider = capacity.choose(deployment.capacity_provider_strategy, _named(used))
-        launch_type = "FARGATE"
     return {
         "service": service.name,
         "started_by": deployment.id,

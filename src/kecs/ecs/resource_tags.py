@@ -36,7 +36,9 @@ _OVER = {
 def tag_resource(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     """TagResource: given tags are added, or replace those of the same key."""
     row = _require(tx, params["resourceArn"], ctx)
-    combined = {**row.tags, **tags.from_list(params["tags"])}
+    given = tags.from_list(params["tags"])
+    # One that is replaced goes to the end with the new ones, so that the last request is read as it was.
+    combined = {key: value for key, value in row.tags.items() if key not in given} | given
     tags.check_count(combined)
     tx.put(_with_tags(row, combined))
     return {}
@@ -106,7 +108,7 @@ def _missing(kind: str, text: str) -> ModelledError:
     if kind == "service":
         return ServiceNotFoundException()
     if kind == "task-definition":
-        return ClientException("TaskDefinition not found.")
+        return ClientException("Unable to describe task definition.")
     if kind == "task":
         return InvalidParameterException("The referenced task was not found.")
     if kind in ("container-instance", "task-set", "capacity-provider"):

@@ -52,7 +52,7 @@ _START_A_DEPLOYMENT = ("loadBalancers", "serviceRegistries", *_OF_DEPLOYMENT)
 def create_service(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     """CreateService. The same request again is answered with the service that it made."""
     _check_token(params.get("clientToken"))
-    cluster = clusters.require(tx, params.get("cluster"), ctx)
+    cluster = clusters.require_to_run(tx, params.get("cluster"), ctx)
     name = params["serviceName"]
     names.check(name, "Service")
     service_rules.check_controller(params.get("deploymentController"))

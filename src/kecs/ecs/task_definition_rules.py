@@ -31,7 +31,7 @@ def filled(params: dict[str, Any]) -> dict[str, Any]:
     definition = {
         "containerDefinitions": container_definitions.filled(params["containerDefinitions"], network_mode),
         "networkMode": network_mode,
-        "volumes": params.get("volumes", []),
+        "volumes": [_filled_volume(volume) for volume in params.get("volumes", [])],
         "placementConstraints": params.get("placementConstraints", []),
         **{member: params[member] for member in _KEPT if member in params},
     }
@@ -40,6 +40,12 @@ def filled(params: dict[str, Any]) -> dict[str, Any]:
     if "memory" in definition:
         definition["memory"] = task_size.memory_mib(definition["memory"])
     return definition
+
+
+def _filled_volume(volume: dict[str, Any]) -> dict[str, Any]:
+    """Fill in that EFS is mounted from its root (API reference, EFSVolumeConfiguration.rootDirectory)."""
+    efs = volume.get("efsVolumeConfiguration")
+    return volume if efs is None else {**volume, "efsVolumeConfiguration": {"rootDirectory": "/", **efs}}
 
 
 def check(definition: dict[str, Any]) -> None:
@@ -100,6 +106,11 @@ def _check_fargate(definition: dict[str, Any]) -> None:
     if definition["networkMode"] != "awsvpc":
         raise ClientException("Fargate only supports network mode ‘awsvpc’.")  # noqa: RUF001 - AWS's quotes
     task_size.check_fargate(definition.get("cpu"), definition.get("memory"))
+    if definition.get("pidMode", "task") != "task":
+        raise ClientException(
+            f"Tasks using the Fargate launch type do not support pidMode '{definition['pidMode']}'. "
+            "The supported value for pidMode is 'task'."
+        )
     if definition["placementConstraints"]:
         raise ClientException("Fargate compatible task definitions do not support placementConstraints.")
     for volume in definition["volumes"]:

@@ -54,7 +54,7 @@ def deregister_task_definition(tx: Tx, params: dict[str, Any], ctx: Context) -> 
         raise ClientException("Revision is missing.")
     row = tx.get(TaskDefinition, ctx.region, family, revision)
     if row is None:
-        raise ClientException(NOT_FOUND)
+        raise ClientException("Unable to describe task definition.")
     if row.status == "ACTIVE":
         row = msgspec.structs.replace(row, status="INACTIVE", deregistered_at=ctx.now)
         tx.put(row)
@@ -182,7 +182,9 @@ def _parse(identifier: str, ctx: Context) -> tuple[str, int | None]:
 
 def _why_not_deletable(row: TaskDefinition | None, revision: int | None) -> str | None:
     if revision is None:
-        return "Revision is missing."
+        return (
+            "The specified task definition identifier is invalid. Specify a valid name or ARN and try again."
+        )
     if row is None:
         return NOT_FOUND
     if row.status == "ACTIVE":

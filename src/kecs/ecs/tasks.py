@@ -34,7 +34,7 @@ def run_task(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     count = params.get("count", 1)
     if not 1 <= count <= RUN_AT_MOST:
         raise InvalidParameterException(f"The count of tasks must be between 1 and {RUN_AT_MOST}.")
-    cluster = clusters.require(tx, params.get("cluster"), ctx)
+    cluster = clusters.require_to_run(tx, params.get("cluster"), ctx)
     token = _check_token(params.get("clientToken"))
     digest = _digest(params)
     if token is not None and (used := tx.get(ClientToken, ctx.region, "RunTask", token)):
@@ -164,7 +164,7 @@ def _members(
             "role in your task definition and try again."
         )
     return {
-        "launch_type": "FARGATE" if fargate else launch_type,
+        "launch_type": launch_type,
         "platform_version": platform.check_version(
             params.get("platformVersion"), definition, fargate=fargate
         ),
