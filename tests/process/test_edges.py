@@ -239,6 +239,20 @@ def test_a_foreign_database_is_refused_and_left_alone(home: Home):
     home.run("status", code=5)
 
 
+def test_stop_and_destroy_do_their_work_without_a_readable_database(running: Home):
+    running.register()
+    running.service()
+    running.stable()
+    running.run("port-forward", "agent", "stop")
+    running.kill("controlplane")
+    (running.path / "instances/default/kecs.duckdb").write_bytes(b"this is no database")
+    assert running.processes(), "tasks go on"
+    running.run("stop")
+    assert running.processes() == {}
+    running.run("destroy", "--yes")
+    assert not (running.path / "instances/default").exists()
+
+
 def test_too_long_a_path(home: Home):
     deep = home.path / ("d" * 100)
     fails(home, 2, "start", env={"KECS_HOME": str(deep)}, says="103", hint="KECS_HOME")

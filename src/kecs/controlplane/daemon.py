@@ -233,7 +233,13 @@ async def _first_of(*events: asyncio.Event) -> None:
 async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:
     """End what a control plane that died has left running; nobody is served."""
     async with contextlib.AsyncExitStack() as stack:
-        store = await Store.open(paths.database)
+        try:
+            store = await Store.open(paths.database)
+        except KecsError as error:
+            # The next start says so to a person. Nothing survives a stop, whatever became of the rows.
+            _log.error("ending all tasks without their rows: %s", error.message)
+            await _end_every_task(paths, instance)
+            return
         stack.push_async_callback(store.close)
         daemon = Daemon(paths, instance, store, plans=False)
         stack.push_async_callback(daemon.runtime.close)
@@ -241,6 +247,16 @@ async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:
         await daemon.controller.open()
         async for text in stop_tasks(daemon.controller):
             _log.info("%s", text)
+
+
+async def _end_every_task(paths: InstancePaths, instance: Instance) -> None:
+    """End all that a runtime finds of this instance's tasks; their folders stay."""
+    runtime = LocalRuntime(paths, environment=instance.environment, directory=instance.directory)
+    try:
+        await runtime.open((), keep=None)
+        await runtime.settled()
+    finally:
+        await runtime.close()
 
 
 class _Gate:
