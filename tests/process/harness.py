@@ -81,9 +81,9 @@ class Home:
         """Run `kecs … -o json` and return what it printed."""
         return json.loads(self.run(*arguments, "-o", "json").stdout)
 
-    def start(self, *arguments: str, instance: str = "default") -> None:
+    def start(self, *arguments: str, instance: str = "default", **options: Any) -> None:
         """Start an instance on a port of its own choice."""
-        self.run("start", "--instance", instance, "--port", "0", *arguments)
+        self.run("start", "--instance", instance, "--port", "0", *arguments, **options)
 
     def aws(self, instance: str = "default", region: str | None = None) -> Any:
         """Return a boto3 ECS client of the instance."""
