@@ -10,6 +10,8 @@ import pytest
 from tests.process.harness import KECS, Home
 
 HELLO = Path(__file__).parents[2] / "examples/hello/task-definition.json"
+FAILED = 255
+"""Exit code of version 1 of the CLI for a service's error; version 2 has 254."""
 PUBLIC = "awsvpcConfiguration={subnets=[subnet-1],assignPublicIp=ENABLED}"
 
 
