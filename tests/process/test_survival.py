@@ -191,6 +191,7 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
     victims = ["agent", "controlplane", "shim", "task"] * 3
     dice.shuffle(victims)
     excused: list[tuple[float, float]] = []
+    strikes: list[tuple[float, str]] = []
     with Load(port, rate=100) as load:
         for number, victim in enumerate(victims):
             if number % 3 == 1:
@@ -199,6 +200,7 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
                 home.aws().update_service(service="web", taskDefinition=revision)
             time.sleep(dice.uniform(0.1, 0.9))
             struck = time.monotonic()
+            strikes.append((struck, victim))
             strike(home, victim, dice)
             until(lambda: answers(port), f"the port answers after the death of the {victim}", seconds=4)
             if victim != "controlplane":
@@ -211,7 +213,7 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
     rows = home.forwards()
     assert [(row["localPort"], row["state"]) for row in rows] == [(port, "ACTIVE")]
     unexcused = [
-        why
+        (why, [f"{victim} {began - at:+.3f}..{ended - at:+.3f} s" for at, victim in strikes])
         for (began, ended), why in zip(load.tally.spans, load.tally.failed, strict=True)
         if not any(began <= to and ended >= since for since, to in excused)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,9 +21,12 @@ def holder_of(port: int) -> str | None:
     sockets.sort(key=lambda sock: sock.state != procnet.LISTEN)
     if not sockets:
         return None
-    for pid in _pids():
-        if _has_any(pid, {f"socket:[{sock.inode}]" for sock in sockets[:1]}):
-            return f"{_name(pid)} (pid {pid})"
+    holders = [pid for pid in _pids() if _has(pid, f"socket:[{sockets[0].inode}]")]
+    if holders:
+        # The oldest of those that share it: that is the one to stop. Process ids start again from the
+        # bottom one day, so they do not tell.
+        oldest = min(holders, key=_started)
+        return f"{_name(oldest)} (pid {oldest})"
     uid = sockets[0].uid
     try:
         return f"a process of user {pwd.getpwuid(uid).pw_name}"
@@ -31,15 +35,23 @@ def holder_of(port: int) -> str | None:
 
 
 def _pids() -> Iterable[int]:
-    """All processes, the oldest of those that share a socket first: that is the one to stop."""
-    return sorted(int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
+    return (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
 
 
-def _has_any(pid: int, links: set[str]) -> bool:
+def _has(pid: int, link: str) -> bool:
     try:
-        return any(str(entry.readlink()) in links for entry in (PROC / str(pid) / "fd").iterdir())
+        return any(str(entry.readlink()) == link for entry in (PROC / str(pid) / "fd").iterdir())
     except OSError:
         return False  # it ended, or is another user's
+
+
+def _started(pid: int) -> int:
+    """Return when the process started, in clock ticks since boot (proc_pid_stat(5), field 22)."""
+    try:
+        # The second field, the name in parentheses, may hold anything.
+        return int((PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return sys.maxsize
 
 
 def _name(pid: int) -> str:
