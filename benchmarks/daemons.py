@@ -90,6 +90,8 @@ def measure() -> list[Row]:
         ecs.register_task_definition(
             family="web",
             networkMode="awsvpc",
+            cpu="256",
+            memory="512",
             containerDefinitions=[
                 {
                     "name": "web",
