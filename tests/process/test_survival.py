@@ -192,7 +192,8 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
     dice.shuffle(victims)
     excused: list[tuple[float, float]] = []
     strikes: list[tuple[float, str]] = []
-    with Load(port, rate=100) as load:
+    with Load(port, rate=200, idle=1000) as load:
+        until(lambda: load.idle_open == 1000, "the idle connections are open", seconds=30)
         for number, victim in enumerate(victims):
             if number % 3 == 1:
                 until(lambda: home.describe(), "the API answers", seconds=5)
@@ -202,7 +203,7 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
             struck = time.monotonic()
             strikes.append((struck, victim))
             strike(home, victim, dice)
-            until(lambda: answers(port), f"the port answers after the death of the {victim}", seconds=4)
+            until(lambda: answers(port), f"the port answers after the death of the {victim}", seconds=2)
             if victim != "controlplane":
                 excused.append((struck, time.monotonic() + 0.2))
         until(lambda: home.describe()["status"] == "ACTIVE", "the API answers")
