@@ -94,12 +94,12 @@ def stop_task(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, Any]:
 
 def describe_tasks(tx: Reader, params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     """DescribeTasks: stopped ones too, for as long as they are kept."""
+    cluster = clusters.require(tx, params.get("cluster"), ctx)
     asked = params["tasks"]
     if not asked:
         raise InvalidParameterException("Tasks cannot be empty.")
     if len(asked) > DESCRIBE_AT_MOST:
         raise InvalidParameterException(f"Tasks cannot have more than {DESCRIBE_AT_MOST} elements.")
-    cluster = clusters.require(tx, params.get("cluster"), ctx)
     include_tags = "TAGS" in params.get("include", ())
     found, failures = [], []
     for identifier in asked:
