@@ -17,8 +17,9 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     spans: list[tuple[float, float]] = field(default_factory=list)
     """When each failed request began and ended (monotonic seconds), in the order of `failed`."""
-    again: int = 0
-    """Sent once more because a *reused* connection ended before the first byte (RFC 9110, 9.2.2)."""
+    again: list[str] = field(default_factory=list)
+    """Sent once more because a *reused* connection ended before the first byte (RFC 9110, 9.2.2): for each
+    such connection, the last answer that had come by it."""
     seconds: list[float] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
 
@@ -35,7 +36,8 @@ class Load:
         self.idle_opened = 0
         self.idle_open = 0
         self._stop = threading.Event()
-        self._pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, str]] = []
+        """Connections to be used again, each with the last answer that came by it."""
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     def __enter__(self) -> Load:
@@ -63,7 +65,7 @@ class Load:
         for task in idle:
             task.cancel()
         await asyncio.gather(*idle, return_exceptions=True)
-        for _, writer in self._pool:
+        for _, writer, _ in self._pool:
             writer.close()
 
     async def _idle(self) -> None:
@@ -97,7 +99,7 @@ class Load:
 
     async def _get(self) -> str:
         if self.keep_alive and self._pool:
-            reader, writer = self._pool.pop()
+            reader, writer, answer = self._pool.pop()
             try:
                 first = await self._send(reader, writer)
             except OSError:
@@ -105,7 +107,7 @@ class Load:
             if first:
                 return await self._receive(first, reader, writer)
             writer.close()
-            self.tally.again += 1
+            self.tally.again.append(answer)
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             return await self._receive(await self._send(reader, writer), reader, writer)
@@ -131,7 +133,7 @@ class Load:
             close = close or (name.lower() == "connection" and value.strip() == "close")
         body = (await reader.readexactly(length)).decode()
         if self.keep_alive and not close:
-            self._pool.append((reader, writer))
+            self._pool.append((reader, writer, body))
         else:
             with contextlib.suppress(OSError):
                 writer.close()
