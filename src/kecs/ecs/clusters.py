@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -61,6 +61,24 @@ def require(tx: Reader, identifier: str | None, ctx: Context) -> Cluster:
     if cluster.status != "ACTIVE":
         raise ClusterNotFoundException("The referenced cluster was inactive.")
     return cluster
+
+
+def name_within(
+    cluster: Cluster, identifier: str, parse: Callable[[str], tuple[str | None, str]], ctx: Context
+) -> str | None:
+    """Return the name (or id) that a name or ARN has within `cluster`; None when it names one elsewhere.
+
+    `parse` is `arn.parse_service` or its like. Raises InvalidParameterException for what is neither.
+    """
+    try:
+        where, name = parse(identifier)
+        if arn.looks_like_arn(identifier):
+            parsed = arn.parse(identifier)
+            if (parsed.region, parsed.account) != (ctx.region, ctx.account):
+                return None
+    except ValueError as err:
+        raise InvalidParameterException(f"Invalid identifier: {identifier}") from err
+    return name if where in (None, cluster.name) else None
 
 
 def create_cluster(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, Any]:

@@ -155,17 +155,8 @@ def list_services(tx: Reader, params: dict[str, Any], ctx: Context) -> dict[str,
 
 def find(tx: Reader, cluster: Cluster, identifier: str, ctx: Context) -> Service | None:
     """Return the service of this cluster with this name or ARN; raises InvalidParameterException."""
-    try:
-        where, name = arn.parse_service(identifier)
-        if arn.looks_like_arn(identifier):
-            parsed = arn.parse(identifier)
-            if (parsed.region, parsed.account) != (ctx.region, ctx.account):
-                return None
-    except ValueError as err:
-        raise InvalidParameterException(f"Invalid identifier: {identifier}") from err
-    if where not in (None, cluster.name):
-        return None
-    return tx.get(Service, ctx.region, cluster.name, name)
+    name = clusters.name_within(cluster, identifier, arn.parse_service, ctx)
+    return None if name is None else tx.get(Service, ctx.region, cluster.name, name)
 
 
 def require(tx: Reader, cluster: Cluster, identifier: str, ctx: Context) -> Service:

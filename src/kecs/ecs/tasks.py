@@ -235,17 +235,8 @@ def _answer_again(tx: Reader, used: ClientToken, digest: str, ctx: Context) -> d
 
 def _find(tx: Reader, cluster: Cluster, identifier: str, ctx: Context) -> Task | None:
     """Return the task of this cluster with this id or ARN; raises InvalidParameterException."""
-    try:
-        where, task_id = arn.parse_task(identifier)
-        if arn.looks_like_arn(identifier):
-            parsed = arn.parse(identifier)
-            if (parsed.region, parsed.account) != (ctx.region, ctx.account):
-                return None
-    except ValueError as err:
-        raise InvalidParameterException(f"Invalid identifier: {identifier}") from err
-    if where not in (None, cluster.name):
-        return None
-    return tx.get(Task, ctx.region, cluster.name, task_id)
+    task_id = clusters.name_within(cluster, identifier, arn.parse_task, ctx)
+    return None if task_id is None else tx.get(Task, ctx.region, cluster.name, task_id)
 
 
 def _service_name(tx: Reader, cluster: Cluster, identifier: str, ctx: Context) -> str:
