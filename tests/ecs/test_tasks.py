@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from kecs.ecs import clusters, lifecycle, task_definitions, tasks
+from kecs.ecs import clusters, lifecycle, services, task_definitions, tasks
 from kecs.ecs.errors import (
     ClientException,
     ClusterNotFoundException,
@@ -467,3 +467,15 @@ def test_a_row_written_by_an_older_kecs_is_still_described(ecs):
     ecs.write(lambda tx: tx.put(old))
 
     assert ecs.call(tasks.describe_tasks, tasks=["1"])["failures"] == []
+
+
+def test_a_service_of_another_region_is_not_this_one(ecs):
+    ecs.call(
+        services.create_service, serviceName="web", taskDefinition="web", networkConfiguration=NETWORK,
+        desiredCount=0,
+    )  # fmt: skip
+    elsewhere = "arn:aws:ecs:eu-west-1:123456789012:service/default/web"
+
+    with pytest.raises(ServiceNotFoundException):
+        ecs.call(tasks.list_tasks, serviceName=elsewhere)
+    assert ecs.call(tasks.list_tasks, serviceName=elsewhere.replace("eu-west-1", REGION))["taskArns"] == []

@@ -240,10 +240,7 @@ def _find(tx: Reader, cluster: Cluster, identifier: str, ctx: Context) -> Task |
 
 
 def _service_name(tx: Reader, cluster: Cluster, identifier: str, ctx: Context) -> str:
-    try:
-        where, name = arn.parse_service(identifier)
-    except ValueError as err:
-        raise InvalidParameterException(f"Invalid identifier: {identifier}") from err
-    if where not in (None, cluster.name) or tx.get(Service, ctx.region, cluster.name, name) is None:
+    name = clusters.name_within(cluster, identifier, arn.parse_service, ctx)
+    if name is None or tx.get(Service, ctx.region, cluster.name, name) is None:
         raise ServiceNotFoundException
     return name
