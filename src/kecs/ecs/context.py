@@ -14,10 +14,21 @@ class RuntimeTraits:
     """What the instance's runtime can do, as far as operations must know it."""
 
     name: str = "local"
-    runs_images: bool = False
-    """False on `local`: `image` is recorded and not pulled; a container needs a command."""
-    chooses_ports: bool = True
-    """True on `local`: each container port gets a KECS port."""
+    """`local` or `kubernetes`."""
+    instance: str = "default"
+    """Name and id of the instance: what is made in a cluster is named after them (`kecs.ecs.names`)."""
+    instance_id: str = ""
+    node_ports: range | None = None
+    """Where node ports of public services and tasks are taken from; None: the runtime has none (`local`)."""
+
+    @property
+    def runs_pods(self) -> bool:
+        """True where a task is a Pod: its image runs, and it has a network of its own.
+
+        On `local` a task is processes of this machine: `image` is recorded and not pulled, and each
+        container port gets a KECS port.
+        """
+        return self.name != "local"
 
 
 @dataclass(frozen=True)

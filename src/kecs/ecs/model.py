@@ -189,8 +189,9 @@ class TaskPort(msgspec.Struct, frozen=True, kw_only=True):
     protocol: Literal["tcp", "udp"] = "tcp"
     name: str | None = None
     host_port: int = 0
-    """On `local` the KECS port that the process listens on; 0 where there is none."""
+    """On `local` the KECS port that the process listens on; 0 where there is none, as on Kubernetes."""
     host: str = "127.0.0.1"
+    """Where it listens; on Kubernetes the Pod's address, which this machine need not reach."""
     ready: bool = False
     """Something of the task listens on it (UDP: the task is RUNNING)."""
 
@@ -253,6 +254,10 @@ class Task(Row, frozen=True, kw_only=True):
     attributes: list[dict[str, Any]] = []
     availability_zone: str = ""
     network_mode: str = "bridge"
+    namespace: str | None = None
+    """Kubernetes namespace of its Pod; None on `local`."""
+    pod: str | None = None
+    """Name of its Pod; None on `local`."""
     health_status: HealthStatus = "UNKNOWN"
     enable_execute_command: bool = False
     version: int = 1
@@ -293,6 +298,48 @@ class LocalPort(Row, frozen=True, kw_only=True):
         return (self.port,)
 
 
+class Node(Row, frozen=True, kw_only=True):
+    """A node of the Kubernetes cluster, as last seen: a node port is reached at each one's address."""
+
+    TABLE: ClassVar[str] = "node"
+    name: str
+    addresses: list[str]
+    """Addresses to dial, best first (ExternalIP where there is one, else InternalIP); numeric."""
+    ready: bool
+
+    @property
+    def key(self) -> Key:
+        """(name,): nodes are the cluster's, not a region's."""
+        return (self.name,)
+
+
+class NodePort(Row, frozen=True, kw_only=True):
+    """A node port of a public service or standalone task (docs/design/contracts.md, 5).
+
+    All containers of a Pod share one network, so container port and protocol name a port of it; several
+    revisions of a service share a row.
+    """
+
+    TABLE: ClassVar[str] = "node_port"
+    region: str
+    cluster: str
+    service: str = ""
+    """Name of the service; empty for a standalone task."""
+    task_id: str = ""
+    """Id of the standalone task; empty for a service."""
+    container_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    port: int
+    """The node port: the truth, which the cluster is made to follow."""
+    applied: bool = False
+    """The cluster has it; until then the endpoint is not ready by this route."""
+
+    @property
+    def key(self) -> Key:
+        """(region, cluster, service, task_id, container_port, protocol)."""
+        return (self.region, self.cluster, self.service, self.task_id, self.container_port, self.protocol)
+
+
 class ClientToken(Row, frozen=True, kw_only=True):
     """What a `clientToken` was used for, so that a repeated request is answered the same."""
 
@@ -312,7 +359,7 @@ class ClientToken(Row, frozen=True, kw_only=True):
 
 
 KINDS: tuple[type[Row], ...] = (
-    Cluster, Family, TaskDefinition, Service, Task, LocalPort, ClientToken,
+    Cluster, Family, TaskDefinition, Service, Task, LocalPort, Node, NodePort, ClientToken,
 )  # fmt: skip
 """Every kind of row: the store has one table for each."""
 

@@ -31,6 +31,38 @@ def check(text: str, what: str, error: type[ModelledError] = InvalidParameterExc
     )
 
 
+def namespace(instance: str, instance_id: str, region: str, cluster: str) -> str:
+    """Return the namespace of an instance's ECS cluster: `kecs-<instance>-<cluster>-<hash>`.
+
+    The hash is of the instance's id, the region and the cluster, so that two instances of the same name on
+    one Kubernetes cluster, and one ECS cluster in two regions, never share a namespace.
+    """
+    digest = hashlib.sha256(f"{instance_id}/{region}/{cluster}".encode()).hexdigest()[:8]
+    words = re.sub(r"[^a-z0-9-]", "-", f"kecs-{instance}-{cluster}".lower())[: 63 - 9].strip("-")
+    return f"{words}-{digest}"
+
+
+def pod_name(name: str, task_id: str) -> str:
+    """Return the name of a task's Pod; `name` is that of its service, or of its family."""
+    return f"{kubernetes_name(name, 30)}-{task_id}"
+
+
+def service_name(service: str) -> str:
+    """Return the name of the Kubernetes Service of an ECS service: a DNS name of it (RFC 1035 label)."""
+    name = kubernetes_name(service, 55)
+    return name if name[0].isalpha() and not name.startswith("task-") else f"svc-{name}"
+
+
+def task_service_name(task_id: str) -> str:
+    """Return the name of the Kubernetes Service of a standalone task."""
+    return f"task-{task_id}"
+
+
+def port_name(container_port: int, protocol: str) -> str:
+    """Return the name of a container port in Pods and Services: `tcp-80` (IANA service name, RFC 6335)."""
+    return f"{protocol}-{container_port}"
+
+
 def kubernetes_name(name: str, limit: int = 63) -> str:
     """Return a legal Kubernetes label for a name of ECS: lower-cased, cut, hashed when changed.
 

@@ -20,6 +20,12 @@ class Endpoint:
     port: int
     draining: bool = False
     """No new connections; existing ones go on."""
+    rank: int = 0
+    """Places of the lowest rank that can take a connection take it; others are tried when those fail."""
+    carrier: str = ""
+    """Name of the carrier through which `port` is reached (`Carry`); empty: it is dialled at `host`."""
+    patience: float | None = None
+    """Seconds for a connect; None: the loop's own."""
 
 
 @dataclass(frozen=True, slots=True)

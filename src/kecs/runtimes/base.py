@@ -48,7 +48,9 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     entry_point: list[str] = []
     command: list[str] = []
     environment: dict[str, str] = {}
-    """Everything the process gets beyond what the runtime itself adds."""
+    """Everything the process gets beyond what the runtime itself adds; `secrets` are in it, too."""
+    secrets: list[str] = []
+    """Names of those variables that came from `secrets`: a runtime that shows an environment hides them."""
     working_directory: str | None = None
     user: str | None = None
     depends_on: list[Dependency] = []
@@ -74,7 +76,19 @@ class TaskSpec(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     service: str | None = None
     network_mode: str = "awsvpc"
+    namespace: str | None = None
+    """Where its Pod is, as the task's row says; None on `local`."""
+    pod: str | None = None
+    """Name of its Pod."""
+    started_by: str | None = None
+    """Deployment id of a service's task."""
+    cpu: str | None = None
+    """CPU units of the task as a whole (1024 are one CPU); `0` or None: none were asked for."""
+    memory: str | None = None
+    """MiB of the task as a whole."""
     containers: list[ContainerSpec]
+    definition: dict[str, Any] = {}
+    """The task definition as registered: volumes, pidMode, ipcMode, … for runtimes that honour them."""
 
 
 class ContainerObserved(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +122,81 @@ class TaskObserved(msgspec.Struct, frozen=True, kw_only=True):
     """The runtime no longer knows the task, or what watched over it died."""
     port_taken: int | None = None
     """The task died before it was ready because a stranger holds this port of its own."""
+
+
+class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):
+    """One port of an `Exposure`."""
+
+    container_port: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    node_port: int | None = None
+    """Port that each node of the cluster opens for it; None: it has none (not public)."""
+
+
+class Exposure(msgspec.Struct, frozen=True, kw_only=True):
+    """A service or standalone task as the cluster's network knows it: one Kubernetes Service.
+
+    It selects the Pods of the service (or the one of the task). With node ports it is of type NodePort,
+    without of type ClusterIP: reached from within the cluster only.
+    """
+
+    namespace: str
+    name: str
+    region: str
+    cluster: str
+    service: str | None
+    task_id: str | None
+    ports: list[ExposedPort]
+    """Never empty: what has no ports has no exposure."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(namespace, name)."""
+        return (self.namespace, self.name)
+
+
+class NodeObserved(msgspec.Struct, frozen=True, kw_only=True):
+    """A node of the cluster."""
+
+    name: str
+    addresses: list[str]
+    """Numeric addresses to dial, best first."""
+    ready: bool
+
+
+class NodePortTakenError(Exception):
+    """Another Service of the cluster has this node port ("already allocated")."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(f"node port {port} is allocated already")
+        self.port = port
+
+
+class Exposes(Protocol):
+    """What a runtime with a network of its own can do besides: `kecs.runtimes.kubernetes`."""
+
+    async def expose(self, exposure: Exposure) -> None:
+        """Make the cluster so; idempotent.
+
+        Raises `NodePortTakenError`; anything else that fails is raised and tried again by the caller.
+        """
+        ...
+
+    async def withdraw(self, namespace: str, name: str) -> None:
+        """Take an exposure away; nothing happens when there is none (of this instance)."""
+        ...
+
+    async def exposures(self) -> list[Exposure]:
+        """Return what the cluster has of this instance's now; `open` was called before."""
+        ...
+
+    def drift(self) -> AsyncIterator[tuple[str, str]]:
+        """Yield the key of each exposure that somebody else changed or deleted, until `close`."""
+        ...
+
+    def nodes(self) -> AsyncIterator[list[NodeObserved]]:
+        """Yield all nodes, now and after each change that matters, until `close`."""
+        ...
 
 
 class Runtime(Protocol):

@@ -18,13 +18,20 @@ from kecs import files
 from kecs.errors import KecsError
 from kecs.store.db import Database, engine, newer, translate, write_ahead_log
 
-VERSION = 1
+VERSION = 2
 """Version of `schema.sql`. Raise it with each change of a table, and add to `MIGRATIONS`.
 
 Adding a member with a default to a row of `kecs.ecs.model` needs neither: rows are JSON.
 """
 
-MIGRATIONS: Mapping[int, tuple[str, ...]] = {}
+MIGRATIONS: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "CREATE TABLE node (name VARCHAR NOT NULL, position BIGINT NOT NULL, doc JSON NOT NULL)",
+        "CREATE TABLE node_port (region VARCHAR NOT NULL, cluster VARCHAR NOT NULL, service VARCHAR NOT NULL, "
+        "task_id VARCHAR NOT NULL, container_port BIGINT NOT NULL, protocol VARCHAR NOT NULL, "
+        "position BIGINT NOT NULL, doc JSON NOT NULL)",
+    ),
+}
 """SQL statements that take a database from the version that is the key to the next one."""
 
 

@@ -14,6 +14,8 @@ from kecs.ecs.model import (
     Family,
     Key,
     LocalPort,
+    Node,
+    NodePort,
     Row,
     Service,
     Task,
@@ -33,6 +35,8 @@ KEYS: dict[type[Row], tuple[str, ...]] = {
     Service: ("region", "cluster", "name"),
     Task: ("region", "cluster", "id"),
     LocalPort: ("port",),
+    Node: ("name",),
+    NodePort: ("region", "cluster", "service", "task_id", "container_port", "protocol"),
     ClientToken: ("region", "operation", "token"),
 }
 """Names of the key columns of each kind, in the order of `Row.key`; `schema.sql` has the same."""

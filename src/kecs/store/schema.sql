@@ -1,4 +1,4 @@
--- Schema of kecs.duckdb, version 1 (kecs.store.migrations.VERSION). Read by kecs.store.migrations.
+-- Schema of kecs.duckdb, version 2 (kecs.store.migrations.VERSION). Read by kecs.store.migrations.
 --
 -- One table a kind of row (kecs.ecs.model.KINDS): its key as real columns, the whole row as JSON in
 -- `doc`, and `position`, which grows: rows are listed in the order in which they were first put.
@@ -36,6 +36,17 @@ CREATE TABLE task (
 
 CREATE TABLE local_port (
     port BIGINT NOT NULL,
+    position BIGINT NOT NULL, doc JSON NOT NULL
+);
+
+CREATE TABLE node (
+    name VARCHAR NOT NULL,
+    position BIGINT NOT NULL, doc JSON NOT NULL
+);
+
+CREATE TABLE node_port (
+    region VARCHAR NOT NULL, cluster VARCHAR NOT NULL, service VARCHAR NOT NULL, task_id VARCHAR NOT NULL,
+    container_port BIGINT NOT NULL, protocol VARCHAR NOT NULL,
     position BIGINT NOT NULL, doc JSON NOT NULL
 );
 

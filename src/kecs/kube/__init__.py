@@ -1,0 +1,1 @@
+"""Kubernetes: its API, its watches, its port-forward tunnels. No ECS in here."""
