@@ -131,7 +131,7 @@ def test_a_database_of_a_newer_kecs_is_refused_and_left_alone(path):
     before = contents(path.parent)
     assert "kecs.duckdb.wal" in before
 
-    with pytest.raises(KecsError, match="format is 99, this one reads up to 1") as caught:
+    with pytest.raises(KecsError, match=f"format is 99, this one reads up to {migrations.VERSION}") as caught:
         open_database(path)
     assert caught.value.exit_code is ExitCode.CONFLICT
     assert "update KECS" in caught.value.hint
@@ -199,39 +199,66 @@ def test_an_older_database_is_migrated_and_kept_as_it_was(path, monkeypatch):
     database = open_database(path)
     database.write([insert(1)])
     database.close(checkpoint=False)
-    monkeypatch.setattr(migrations, "VERSION", 3)
+    now = migrations.VERSION
+    monkeypatch.setattr(migrations, "VERSION", now + 2)
     monkeypatch.setattr(
         migrations,
         "MIGRATIONS",
-        {1: ("CREATE TABLE extra (x INTEGER)",), 2: ("INSERT INTO extra VALUES (7)",)},
+        {now: ("CREATE TABLE extra (x INTEGER)",), now + 1: ("INSERT INTO extra VALUES (7)",)},
     )
 
     database = open_database(path)
     assert list(database.rows("SELECT x FROM extra")) == [(7,)]
-    assert list(database.rows("SELECT version FROM kecs_schema")) == [(3,)]
+    assert list(database.rows("SELECT version FROM kecs_schema")) == [(now + 2,)]
     assert ports(database) == [1]
     database.close()
     open_database(path).close()
-    assert sorted(contents(path.parent)) == ["kecs.duckdb", "kecs.duckdb.v1"]
+    assert sorted(contents(path.parent)) == ["kecs.duckdb", f"kecs.duckdb.v{now}"]
 
     monkeypatch.undo()
-    old = open_database(path.with_name("kecs.duckdb.v1"))
+    old = open_database(path.with_name(f"kecs.duckdb.v{now}"))
     assert ports(old) == [1]
     assert not old.has_table("extra")
     old.close()
 
 
+def test_a_database_of_version_1_gets_the_tables_of_nodes_and_node_ports(path):
+    """What version 1 made is read on, and its tables are those of a new database, column by column."""
+    open_database(path).close()
+    fresh = tables(path)
+    database = Database(path)
+    database.write([insert(1)])
+    database.execute("DROP TABLE node; DROP TABLE node_port; UPDATE kecs_schema SET version = 1")
+    database.close()
+
+    database = open_database(path)
+    assert ports(database) == [1]
+    assert list(database.rows("SELECT version FROM kecs_schema")) == [(migrations.VERSION,)]
+    database.close()
+    assert tables(path) == fresh
+
+
+def tables(path):
+    """Return the columns of each table with their types."""
+    database = Database(path)
+    names = [name for (name,) in database.rows("SELECT table_name FROM duckdb_tables()")]
+    found = {name: list(database.rows(f"DESCRIBE {name}")) for name in names}
+    database.close()
+    return found
+
+
 def test_a_failed_migration_changes_nothing(path, monkeypatch):
     """All steps are one transaction; the error names the copy."""
     open_database(path).close()
-    monkeypatch.setattr(migrations, "VERSION", 2)
+    now = migrations.VERSION
+    monkeypatch.setattr(migrations, "VERSION", now + 1)
     monkeypatch.setattr(
-        migrations, "MIGRATIONS", {1: ("CREATE TABLE extra (x INTEGER)", "SELECT error('no')")}
+        migrations, "MIGRATIONS", {now: ("CREATE TABLE extra (x INTEGER)", "SELECT error('no')")}
     )
 
-    with pytest.raises(KecsError, match="could not be brought to format 2") as caught:
+    with pytest.raises(KecsError, match=f"could not be brought to format {now + 1}") as caught:
         open_database(path)
-    assert "kecs.duckdb.v1" in caught.value.hint
+    assert f"kecs.duckdb.v{now}" in caught.value.hint
 
     monkeypatch.undo()
     database = open_database(path)
@@ -269,11 +296,12 @@ def test_a_migration_without_space_for_the_copy_leaves_the_old_database(path, di
     """Nothing is migrated before the copy is whole."""
     open_database(path).close()
     before = contents(path.parent)
-    monkeypatch.setattr(migrations, "VERSION", 2)
-    monkeypatch.setattr(migrations, "MIGRATIONS", {1: ("CREATE TABLE extra (x INTEGER)",)})
+    now = migrations.VERSION
+    monkeypatch.setattr(migrations, "VERSION", now + 1)
+    monkeypatch.setattr(migrations, "MIGRATIONS", {now: ("CREATE TABLE extra (x INTEGER)",)})
     disk_limit(5000)
 
-    with pytest.raises(KecsError, match=r"kecs\.duckdb\.v1"):
+    with pytest.raises(KecsError, match=rf"kecs\.duckdb\.v{now}"):
         open_database(path)
     disk_limit(None)
     assert contents(path.parent) == before

@@ -13,6 +13,8 @@ from kecs.ecs.model import (
     Deployment,
     Family,
     LocalPort,
+    Node,
+    NodePort,
     Row,
     Service,
     ServiceEvent,
@@ -59,6 +61,16 @@ SAMPLES: list[Row] = [
         created_at=1.0,
     ),
     LocalPort(port=29999, region="eu-west-1", task_id="0" * 32, released_at=4.0),
+    Node(name="one", addresses=["192.0.2.7", "2001:db8::7"], ready=True),
+    NodePort(
+        region="eu-west-1",
+        cluster="c",
+        service="s",
+        container_port=53,
+        protocol="udp",
+        port=30053,
+        applied=True,
+    ),
     ClientToken(
         region="eu-west-1", operation="RunTask", token="t", request_hash="h", result=["arn"], created_at=1.0
     ),
@@ -104,7 +116,14 @@ def test_a_row_comes_back_equal_after_insert_update_and_is_gone_after_delete(dat
 
     changed = next(
         msgspec.structs.replace(row, **{field: value})
-        for field, value in (("tags", {"x": "y"}), ("last_revision", 8), ("released_at", 5.0), ("result", []))
+        for field, value in (
+            ("tags", {"x": "y"}),
+            ("last_revision", 8),
+            ("released_at", 5.0),
+            ("result", []),
+            ("ready", False),
+            ("port", 30054),
+        )
         if hasattr(row, field)
     )
     write(database, State([row]), {name: changed})
