@@ -1,9 +1,11 @@
-// One program for everything of a Kubernetes node, for tests: the first argument names the component.
+// Kube is one program for everything of a Kubernetes cluster, for tests: the first argument names the component.
 //
-// tests/cluster/build.py compiles it and keeps it outside the repository.
+// tests/cluster/harness/build.py compiles it and keeps it outside the repository. What each component is,
+// its flags and its ends are Kubernetes' own; this file only chooses.
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -15,8 +17,6 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
-
-	"context"
 
 	// What a kubeconfig may name besides certificates and tokens, and the JSON log format.
 	_ "k8s.io/client-go/plugin/pkg/client/auth"

@@ -1,0 +1,3 @@
+module kecs.dev/testserver
+
+go 1.24
