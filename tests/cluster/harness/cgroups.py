@@ -18,9 +18,12 @@ REMOVE_SECONDS = 20
 
 def hierarchies() -> list[Path]:
     """Return the mounts that groups are made in: those of version 1, or the one of version 2."""
+    return _mounts("cgroup") or _mounts("cgroup2")
+
+
+def _mounts(*kinds: str) -> list[Path]:
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    old = [Path(fields[1]) for fields in mounts if fields[2] == "cgroup"]
-    return old or [Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"]
+    return [Path(fields[1]) for fields in mounts if fields[2] in kinds]
 
 
 def make(name: str) -> None:
@@ -36,7 +39,7 @@ def make(name: str) -> None:
 
 def remove(name: str) -> None:
     """Remove the group and all below it, once their processes have ended."""
-    for root in hierarchies():
+    for root in _mounts("cgroup", "cgroup2"):  # runc makes one in the other version's mount, too
         if (root / name).is_dir():
             until(lambda top=root / name: _removed(top), f"{root / name} is removed", seconds=REMOVE_SECONDS)
 
@@ -50,4 +53,4 @@ def _removed(top: Path) -> bool:
 
 def left(prefix: str) -> list[Path]:
     """Return the groups whose name begins so."""
-    return [group for root in hierarchies() for group in root.glob(f"{prefix}*")]
+    return [group for root in _mounts("cgroup", "cgroup2") for group in root.glob(f"{prefix}*")]

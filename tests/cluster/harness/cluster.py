@@ -223,7 +223,7 @@ class Cluster:
         return [component for component in self.components if component.running]
 
     def _nodes_ready(self) -> bool:
-        found = self.kubectl.json("get", "nodes")["items"]
+        found = json.loads(self.controlplane.answer("/api/v1/nodes") or b'{"items": []}')["items"]
         ready = [
             node["metadata"]["name"]
             for node in found
@@ -233,7 +233,7 @@ class Cluster:
 
     def _accounts(self) -> bool:
         # A controller makes it a moment after the namespace; pods are refused until then.
-        return bool(self.kubectl("get", "serviceaccount", "default"))
+        return self.controlplane.answer("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
 
 def take_down(name: str) -> None:

@@ -74,13 +74,17 @@ class ControlPlane:
 
     def ready(self) -> bool:
         """Ask the API server whether it is ready."""
+        return self.answer("/readyz") is not None
+
+    def answer(self, path: str) -> bytes | None:
+        """Ask the API server as the administrator; None when it refuses. kubectl takes 50 times as long."""
         context = ssl.create_default_context(cafile=str(self._authority.pair.certificate))
         context.load_cert_chain(self.admin.certificate, self.admin.key)
         try:
-            with urllib.request.urlopen(f"{self.server}/readyz", timeout=5, context=context) as answer:
-                return bool(answer.status == 200)
+            with urllib.request.urlopen(self.server + path, timeout=5, context=context) as answer:
+                return bytes(answer.read())
         except urllib.error.HTTPError:
-            return False
+            return None
 
     def kubeconfig(self, path: Path, pair: Pair) -> Path:
         """Write a kubeconfig for a client certificate."""
