@@ -1,0 +1,392 @@
+"""How an API server is reached and who we are to it: the one notion of credentials of this program.
+
+Synchronous and safe to use from several threads. The agent uses it on worker threads (`kecs.kube.upgrade`),
+the control plane in `kecs.kube.client`. It must not import an HTTP client: the agent's memory is counted in
+megabytes. Credentials are never logged and never part of a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime
+import os
+import ssl
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, quote, urlsplit
+
+from kecs.errors import ExitCode, KecsError
+from kecs.kube import certificate, exec_plugin
+from kecs.kube.errors import NoCredentials
+from kecs.kube.kubeconfig import Chosen, Plugin, choose
+
+TOKEN_FILE_AGE = 60.0
+"""Seconds after which a token file is read again (client-go, transport/token_source.go)."""
+EXPIRY_MARGIN = 30.0
+"""Seconds before a plugin's credentials expire at which it is asked for new ones; a quarter of the time
+left at issue where that is shorter."""
+
+
+class Pair(NamedTuple):
+    """A client certificate and its key, as PEM."""
+
+    certificate: str
+    key: str
+
+    def __repr__(self) -> str:
+        return "Pair(…)"
+
+
+class Access:
+    """The API server of one kubeconfig context, and what to present to it."""
+
+    def __init__(self, chosen: Chosen, environ: Mapping[str, str] | None = None) -> None:
+        self._chosen = chosen
+        self._cluster = chosen.cluster
+        self._user = chosen.user
+        self._environ = os.environ if environ is None else environ
+        self.context = chosen.name
+        self.kubeconfig = chosen.source
+        """The file; where $KUBECONFIG named several, all of them joined as there. `load` takes it again."""
+        parts = _url(self._cluster.server)
+        self.server = parts.geturl()
+        """The server's URL; it may have a path (Rancher's has)."""
+        self.scheme = parts.scheme
+        self.host: str = parts.hostname or ""
+        self.port: int = parts.port or (443 if parts.scheme == "https" else 80)
+        self.path: str = parts.path
+        """What comes before `/api`; mostly empty."""
+        self.server_hostname = self._cluster.tls_server_name or self.host
+        """The name that the server's certificate must have, and that TLS tells the server."""
+        self.proxy: tuple[str, int, str] | None = _proxy(self._cluster.proxy_url)
+        """Host, port and Proxy-Authorization (mostly empty) of the HTTP proxy that must be used."""
+        self._lock = threading.RLock()
+        self._authority = self._authority_pem()
+        self._pair = self._own_pair()
+        self._tls: ssl.SSLContext | None = None
+        self._generation = 0
+        self._issued: exec_plugin.Issued | None = None
+        self._issued_until = 0.0
+        self._file_token = ""
+        self._file_read_at = -TOKEN_FILE_AGE
+        self._refuse_the_unusable()
+
+    @classmethod
+    def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Access:
+        """Return the access that `context` (None: the current one) of a kubeconfig gives.
+
+        None stands for $KUBECONFIG, or else `~/.kube/config`. Raises `KecsError`, exit code 5, that names
+        what is missing. Nothing is connected to and no plugin run yet.
+        """
+        return cls(choose(kubeconfig, context))
+
+    def __repr__(self) -> str:
+        return f"Access({self.context!r}, {self.server!r})"
+
+    @property
+    def generation(self) -> int:
+        """Counts up whenever new connections present another client certificate than older ones."""
+        return self._generation
+
+    @property
+    def expired(self) -> datetime.datetime | None:
+        """Since when our client certificate has expired; None when it has not, or there is none."""
+        with self._lock:
+            end = certificate.not_after(self._pair.certificate) if self._pair else None
+        return end if end is not None and end < datetime.datetime.now(datetime.UTC) else None
+
+    @property
+    def kind(self) -> str:
+        """How we say who we are, in words: for messages."""
+        user = self._user
+        if user.token_file:
+            return f"the token in {self._user_path(user.token_file)}"
+        if user.token:
+            return "the token in the kubeconfig"
+        if user.exec is not None:
+            return f"the credential plugin {user.exec.command!r}"
+        if user.username:
+            return "user name and password"
+        return "the client certificate" if self._pair else "no credentials"
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return the TLS settings, the same object until `generation` changes; None for a plain `http://` server.
+
+        May run the credential plugin. Raises `NoCredentials`.
+        """
+        if self.scheme != "https":
+            return None
+        with self._lock:
+            self._refresh()
+            if self._tls is None:
+                self._tls = self._make_tls()
+            return self._tls
+
+    def headers(self) -> dict[str, str]:
+        """Return the request headers that say who we are.
+
+        Blocking: may read a token file or run the credential plugin (`may_block`). Raises `NoCredentials`.
+        """
+        with self._lock:
+            self._refresh()
+            return {**self._impersonation(), **self._authorization()}
+
+    def may_block(self) -> bool:
+        """Tell whether `headers` would run the credential plugin now."""
+        with self._lock:
+            return self._user.exec is not None and self._plugin_is_due()
+
+    def renew(self, refused: Mapping[str, str] | None = None) -> bool:
+        """Get new credentials after a 401; tell whether there is something new to try.
+
+        `refused` are the headers that were refused: when another thread has renewed since, nothing is done.
+        """
+        with self._lock:
+            if refused is not None and refused.get("Authorization") != self._authorization().get(
+                "Authorization"
+            ):
+                return True
+            if self._user.token_file:
+                before = self._file_token
+                self._read_token_file()
+                return self._file_token != before
+            if self._user.exec is not None:
+                self._issued = None
+                self._refresh()
+                return True
+            return self._reload_own_pair()
+
+    # What we are
+
+    def _authorization(self) -> dict[str, str]:
+        token = self._file_token or self._user.token or (self._issued.token if self._issued else "")
+        if token:
+            return {"Authorization": f"Bearer {token}"}
+        if self._user.username:
+            both = f"{self._user.username}:{self._user.password}".encode()
+            return {"Authorization": "Basic " + base64.b64encode(both).decode("ascii")}
+        return {}
+
+    def _impersonation(self) -> dict[str, str]:
+        """Return `as` and its like as headers (Kubernetes, "User impersonation").
+
+        Several groups would need one header several times; they are refused when the kubeconfig is loaded.
+        """
+        user = self._user
+        named = {
+            "Impersonate-User": user.impersonate,
+            "Impersonate-Uid": user.impersonate_uid,
+            "Impersonate-Group": (user.impersonate_groups or [""])[0],
+            **{
+                f"Impersonate-Extra-{quote(key, safe='')}": values[0]
+                for key, values in (user.impersonate_extra or {}).items()
+                if values
+            },
+        }
+        return {name: value for name, value in named.items() if value}
+
+    def _refresh(self) -> None:
+        """Bring what may be out of date up to date. The lock is held."""
+        if self._user.token_file and time.monotonic() - self._file_read_at >= TOKEN_FILE_AGE:
+            self._read_token_file()
+        if self._user.exec is not None and self._plugin_is_due():
+            self._run_plugin(self._user.exec)
+
+    def _read_token_file(self) -> None:
+        path = self._user_path(self._user.token_file)
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            if self._file_token:
+                return  # it is being replaced: the last one read may still be good
+            why = getattr(error, "strerror", None) or type(error).__name__
+            raise NoCredentials(f"the token file {path} cannot be read: {why}") from error
+        if not token and not self._file_token:
+            raise NoCredentials(f"the token file {path} is empty")
+        self._file_token = token or self._file_token
+        self._file_read_at = time.monotonic()
+
+    def _plugin_is_due(self) -> bool:
+        return self._issued is None or time.time() >= self._issued_until
+
+    def _run_plugin(self, plugin: Plugin) -> None:
+        issued = exec_plugin.run(plugin, self._chosen.user_folder, self._cluster_info(), self._environ)
+        now = time.time()
+        if issued.expires is None:
+            self._issued_until = float("inf")
+        else:
+            left = max(issued.expires - now, 0.0)
+            self._issued_until = issued.expires - min(EXPIRY_MARGIN, left / 4)
+        self._issued = issued
+        if issued.certificate:
+            self._present(Pair(issued.certificate, issued.key))
+
+    def _cluster_info(self) -> dict[str, Any]:
+        """Return what a plugin is told about the cluster (client.authentication.k8s.io/v1, `Cluster`)."""
+        cluster = self._cluster
+        info = {
+            "server": cluster.server,
+            "tls-server-name": cluster.tls_server_name,
+            "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
+            "certificate-authority-data": base64.b64encode(self._authority.encode()).decode("ascii"),
+            "proxy-url": cluster.proxy_url,
+            "config": cluster.plugin_config(),
+        }
+        return {name: value for name, value in info.items() if value}
+
+    # TLS
+
+    def _present(self, pair: Pair | None) -> None:
+        """From now on present `pair`; connections made before present what they presented."""
+        if pair != self._pair:
+            self._pair = pair
+            self._tls = None
+            self._generation += 1
+
+    def _reload_own_pair(self) -> bool:
+        """Read our certificate's files again; tell whether they changed."""
+        before = self._generation
+        if self._user.client_certificate:
+            self._present(self._own_pair())
+        return self._generation != before
+
+    def _make_tls(self) -> ssl.SSLContext:
+        tls = ssl.create_default_context(cadata=self._authority or None)
+        # Python 3.13 turns this on. It refuses certificates without an Authority Key Identifier, which many
+        # clusters' own authorities make and Go accepts.
+        tls.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if self._cluster.insecure_skip_tls_verify:
+            tls.check_hostname = False
+            tls.verify_mode = ssl.CERT_NONE
+        tls.set_alpn_protocols(["http/1.1"])  # an Upgrade does not exist in HTTP/2
+        if self._pair is not None:
+            try:
+                _load_pair(tls, self._pair)
+            except (ssl.SSLError, OSError) as error:
+                raise _unusable(
+                    self.context, "its client certificate and key do not go together or are damaged"
+                ) from error
+        return tls
+
+    def _authority_pem(self) -> str:
+        pem = _pem(
+            self._cluster.certificate_authority_data,
+            self._cluster.certificate_authority,
+            self._chosen.cluster_folder,
+            self.context,
+            "certificate-authority",
+        )
+        if pem:
+            try:
+                ssl.create_default_context(cadata=pem)
+            except (ssl.SSLError, ValueError) as error:
+                raise _unusable(self.context, "its certificate authority is not a PEM certificate") from error
+        return pem
+
+    def _own_pair(self) -> Pair | None:
+        user, folder = self._user, self._chosen.user_folder
+        chain = _pem(
+            user.client_certificate_data, user.client_certificate, folder, self.context, "client-certificate"
+        )
+        key = _pem(user.client_key_data, user.client_key, folder, self.context, "client-key")
+        if bool(chain) != bool(key):
+            raise _unusable(self.context, "it has a client certificate without its key, or a key alone")
+        return Pair(chain, key) if chain else None
+
+    def _user_path(self, name: str) -> Path:
+        return self._chosen.user_folder / name
+
+    def _refuse_the_unusable(self) -> None:
+        """Raise `KecsError` for what would not do what the kubeconfig asks."""
+        user = self._user
+        if user.exec is not None:
+            exec_plugin.check(user.exec)
+        elif user.auth_provider is not None and not (user.token or user.token_file or self._pair):
+            name = user.auth_provider.get("name", "auth-provider")
+            raise _unusable(
+                self.context,
+                f"it uses the auth provider {name!r}, which Kubernetes removed in 1.26",
+                "get a kubeconfig with an `exec` plugin from your provider",
+            )
+        several = [user.impersonate_groups or [], *(user.impersonate_extra or {}).values()]
+        if any(len(values) > 1 for values in several):
+            raise _unusable(
+                self.context, "it impersonates several groups, which KECS cannot", "name one group"
+            )
+
+
+def _load_pair(tls: ssl.SSLContext, pair: Pair) -> None:
+    """Give `tls` the pair. The library reads files only, so give it one that never is on a disk, where there are such."""
+    pem = f"{pair.certificate.rstrip()}\n{pair.key.rstrip()}\n".encode()
+
+    def no_password() -> str:
+        return ""  # else OpenSSL would ask on the terminal
+
+    if sys.platform == "linux":
+        with os.fdopen(os.memfd_create("kecs-client", os.MFD_CLOEXEC), "wb") as memory:
+            memory.write(pem)
+            memory.flush()
+            tls.load_cert_chain(f"/proc/self/fd/{memory.fileno()}", password=no_password)
+    else:
+        with tempfile.NamedTemporaryFile() as file:  # mode 0600
+            file.write(pem)
+            file.flush()
+            tls.load_cert_chain(file.name, password=no_password)
+
+
+def _pem(data: str, name: str, folder: Path, context: str, what: str) -> str:
+    """Return PEM text given inline as base64 (which wins, as with kubectl) or as a file."""
+    try:
+        if data:
+            return base64.b64decode(data, validate=False).decode("ascii")
+        return (folder / name).read_text(encoding="ascii") if name else ""
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise _unusable(context, f"its {what} is not PEM") from error
+    except OSError as error:
+        raise _unusable(context, f"its {what} {folder / name} cannot be read: {error.strerror}") from error
+
+
+def _url(server: str) -> SplitResult:
+    try:
+        parts = urlsplit((server if "://" in server else f"https://{server}").rstrip("/"))
+        _ = parts.port
+    except ValueError as error:
+        raise KecsError(
+            f"the kubeconfig's server {server!r} is not a URL", None, ExitCode.UNREACHABLE
+        ) from error
+    if parts.scheme not in ("https", "http") or not parts.hostname:
+        raise KecsError(
+            f"the kubeconfig's server {server!r} is not an http or https URL", None, ExitCode.UNREACHABLE
+        )
+    return parts
+
+
+def _proxy(url: str) -> tuple[str, int, str] | None:
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise KecsError(
+            f"the kubeconfig's proxy-url is of a kind that KECS does not speak ({parts.scheme or 'no'} scheme)",
+            "KECS speaks http:// proxies (CONNECT); for socks5 run a local HTTP proxy before it",
+            ExitCode.UNREACHABLE,
+        )
+    login = ""
+    if parts.username is not None:
+        both = f"{parts.username}:{parts.password or ''}".encode()
+        login = "Basic " + base64.b64encode(both).decode("ascii")
+    return parts.hostname, parts.port or 80, login
+
+
+def _unusable(context: str, why: str, hint: str | None = None) -> KecsError:
+    return KecsError(
+        f"context {context!r} of the kubeconfig cannot be used: {why}",
+        hint or "see `kubectl config view`; get the cluster's kubeconfig again",
+        ExitCode.UNREACHABLE,
+    )

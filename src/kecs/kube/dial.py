@@ -1,0 +1,124 @@
+"""A connection to an API server, ready for one HTTP/1.1 request: TCP (or an HTTP proxy's CONNECT), then TLS.
+
+Synchronous, for a worker thread, with one deadline for everything; called by `kecs.kube.upgrade`.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import h11
+
+from kecs.kube import sockets
+from kecs.kube.access import Access
+from kecs.kube.errors import Unreachable
+
+_READ = 65536
+
+
+class Deadline:
+    """Until when something may take; gives sockets what is left."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds that are left. Raises `TimeoutError` when none are."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        return left
+
+
+def connect(access: Access, deadline: Deadline) -> socket.socket:
+    """Return a connected socket, in TLS where the server's URL is https; its time-out is the time left.
+
+    Raises `OSError` (of which TLS's errors and time-outs are), `Unreachable`, `NoCredentials`. The resolver
+    cannot be given a deadline: a name may take longer than that, as long as /etc/resolv.conf says.
+    """
+    tls = access.ssl_context()
+    if access.proxy is None:
+        sock = _tcp(access.host, access.port, deadline)
+    else:
+        sock = _through_proxy(access, deadline)
+    try:
+        sockets.prepare(sock)
+        if tls is None:
+            return sock
+        sock.settimeout(deadline.left())
+        return tls.wrap_socket(sock, server_hostname=access.server_hostname)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def send(sock: socket.socket, data: bytes, deadline: Deadline) -> None:
+    """Send all of `data` in time."""
+    sock.settimeout(deadline.left())
+    sock.sendall(data)
+
+
+def next_event(sock: socket.socket, http: h11.Connection, deadline: Deadline) -> object:
+    """Read until `http` has an event and return it. Raises `ConnectionResetError` at the end of the stream."""
+    while (event := http.next_event()) is h11.NEED_DATA:
+        sock.settimeout(deadline.left())
+        data = sock.recv(_READ)
+        if not data and http.their_state is h11.SEND_RESPONSE:
+            raise ConnectionResetError("it closed the connection without an answer")
+        http.receive_data(data)
+    return event
+
+
+def _tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
+    """Try each address of `host`, each for its share of the time that is left."""
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failure: OSError | None = None
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(deadline.left() / (len(addresses) - index))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise failure or OSError("no address")
+
+
+def _through_proxy(access: Access, deadline: Deadline) -> socket.socket:
+    """Have the proxy connect to the server (RFC 9110, 9.3.6)."""
+    assert access.proxy is not None
+    host, port, login = access.proxy
+    try:
+        sock = _tcp(host, port, deadline)
+    except OSError as error:
+        raise Unreachable(
+            f"the proxy {host}:{port} cannot be reached: {error.strerror or error}",
+            "see `proxy-url` in the kubeconfig",
+        ) from error
+    try:
+        http = h11.Connection(h11.CLIENT)
+        name = f"[{access.host}]" if ":" in access.host else access.host
+        target = f"{name}:{access.port}"
+        headers = [("Host", target), *([("Proxy-Authorization", login)] if login else [])]
+        send(sock, http.send(h11.Request(method="CONNECT", target=target, headers=headers)) or b"", deadline)
+        send(sock, http.send(h11.EndOfMessage()) or b"", deadline)
+        answer = next_event(sock, http, deadline)
+        while isinstance(answer, h11.InformationalResponse):
+            answer = next_event(sock, http, deadline)
+    except BaseException:
+        sock.close()
+        raise
+    if isinstance(answer, h11.Response) and answer.status_code // 100 == 2:
+        return sock
+    sock.close()
+    status = answer.status_code if isinstance(answer, h11.Response) else "nothing"
+    raise Unreachable(
+        f"the proxy {host}:{port} does not connect to {target}: it answered {status}",
+        "see `proxy-url` in the kubeconfig",
+    )

@@ -1,0 +1,236 @@
+"""Opening a port-forward connection to a pod: the HTTP request that becomes a stream of SPDY frames.
+
+Synchronous, for a worker thread of the agent; what it returns goes to the relay loop, which owns it from
+then on. It must not import an HTTP client or asyncio, and reads no frame.
+
+Plain SPDY first: no masking and no message framing, and every API server serves it.
+Where something between does not pass the upgrade on, the same bytes go over a WebSocket (KEP-4006,
+Kubernetes 1.31).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import socket
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+from urllib.parse import quote
+
+import h11
+
+from kecs import __version__
+from kecs.kube import dial
+from kecs.kube.access import Access
+from kecs.kube.errors import ApiError, PodGone, Unreachable, is_status, refusal
+from kecs.kube.failures import unreachable
+
+Framing = Literal["spdy", "websocket"]
+
+PORT_FORWARD = "portforward.k8s.io"
+"""The protocol within the streams (apimachinery, pkg/util/portforward/constants.go)."""
+TUNNEL = f"SPDY/3.1+{PORT_FORWARD}"
+"""The WebSocket subprotocol whose binary messages carry SPDY frames."""
+
+_ACCEPT_SALT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455, 1.3."""
+_MAX_REFUSAL = 64 * 1024
+_NOT_UPGRADED = frozenset({400, 405, 426})
+"""What an API server or a kubelet answers when something between took the Upgrade header away."""
+
+_worked: dict[str, Framing] = {}
+"""Server -> what it accepted last: it is tried first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """A connection that carries SPDY frames from now on."""
+
+    sock: socket.socket
+    """Non-blocking; the TLS handshake is done where it is an `ssl.SSLSocket`."""
+    framing: Framing
+    """`spdy`: frames as they are; `websocket`: in binary messages."""
+    rest: bytes
+    """Bytes that came right behind the answer and were read with it."""
+
+
+class _Offer(NamedTuple):
+    """One way to ask for the upgrade."""
+
+    framing: Framing
+    method: str
+    headers: list[tuple[str, str]]
+    expected: dict[bytes, bytes]
+    """Headers that the 101 must have; values without regard to case."""
+
+
+class _NotUpgraded(Exception):  # noqa: N818 - it never leaves this module
+    """This way was refused by something that is not the API server's own mind; another may work."""
+
+    def __init__(self, final: ApiError | Unreachable) -> None:
+        super().__init__(str(final))
+        self.final = final
+        """What to raise when there is no other way."""
+
+
+def open_portforward(
+    access: Access,
+    namespace: str,
+    pod: str,
+    *,
+    timeout: float,
+    over: Literal["auto", "spdy", "websocket"] = "auto",
+) -> Upgraded:
+    """Connect to the API server and have the connection upgraded, within `timeout` seconds in all.
+
+    Raises `PodGone` when the pod does not exist, `ApiError` for other refusals, `Unreachable`.
+    """
+    deadline = dial.Deadline(timeout)
+    try:
+        for framing in _order(access.server, over):
+            try:
+                upgraded = _with_fresh_credentials(access, namespace, pod, framing, deadline)
+            except _NotUpgraded as error:
+                failure = error.final
+                continue
+            _worked[access.server] = framing
+            return upgraded
+    except (OSError, h11.RemoteProtocolError) as error:
+        raise unreachable(access.server, error) from error
+    raise failure
+
+
+def _order(server: str, over: str) -> tuple[Framing, ...]:
+    if over == "spdy":
+        return ("spdy",)
+    if over == "websocket":
+        return ("websocket",)
+    return ("websocket", "spdy") if _worked.get(server) == "websocket" else ("spdy", "websocket")
+
+
+def _with_fresh_credentials(
+    access: Access, namespace: str, pod: str, framing: Framing, deadline: dial.Deadline
+) -> Upgraded:
+    credentials = access.headers()
+    try:
+        return _open(access, credentials, namespace, pod, framing, deadline)
+    except ApiError as error:
+        if error.status != 401 or not access.renew(credentials):
+            raise
+    return _open(access, access.headers(), namespace, pod, framing, deadline)
+
+
+def _open(
+    access: Access,
+    credentials: dict[str, str],
+    namespace: str,
+    pod: str,
+    framing: Framing,
+    deadline: dial.Deadline,
+) -> Upgraded:
+    offer = _spdy() if framing == "spdy" else _websocket()
+    path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
+    host = f"[{access.host}]" if ":" in access.host else access.host
+    request = h11.Request(
+        method=offer.method,
+        target=access.path + path,
+        headers=[
+            ("Host", f"{host}:{access.port}"),
+            ("User-Agent", f"kecs/{__version__}"),
+            ("Connection", "Upgrade"),
+            *offer.headers,
+            *credentials.items(),
+        ],
+    )
+    sock = dial.connect(access, deadline)
+    try:
+        http = h11.Connection(h11.CLIENT)
+        dial.send(sock, (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""), deadline)
+        try:
+            _await_upgrade(sock, http, offer, deadline)
+        except ConnectionError as error:  # proxies that do not know an upgrade may just hang up
+            raise _NotUpgraded(unreachable(access.server, error)) from error
+        rest = http.trailing_data[0]
+        sock.setblocking(False)
+        return Upgraded(sock, framing, rest + _decrypted(sock))
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _await_upgrade(sock: socket.socket, http: h11.Connection, offer: _Offer, deadline: dial.Deadline) -> None:
+    """Read the answer; return when it is the 101 that was asked for. Raises `_NotUpgraded`, `ApiError`."""
+    answer = dial.next_event(sock, http, deadline)
+    while isinstance(answer, h11.InformationalResponse) and answer.status_code != 101:
+        answer = dial.next_event(sock, http, deadline)
+    assert isinstance(answer, (h11.InformationalResponse, h11.Response))
+    headers = {bytes(name): bytes(value) for name, value in answer.headers}
+    if answer.status_code == 101:
+        wrong = [
+            name for name, value in offer.expected.items() if headers.get(name, b"").lower() != value.lower()
+        ]
+        if wrong:
+            names = b", ".join(wrong).decode()
+            raise _NotUpgraded(
+                ApiError(101, "", f"the upgrade to {offer.framing} was answered with another {names}")
+            )
+        return
+    body = _body(sock, http, deadline)
+    error = refusal(
+        answer.status_code,
+        body,
+        {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()},
+    )
+    if error.status in _NOT_UPGRADED or not (is_status(body) or error.status == 401):
+        raise _NotUpgraded(error)
+    if error.status == 404:
+        raise PodGone(error.status, error.reason, error.message, error.causes)
+    raise error
+
+
+def _body(sock: socket.socket, http: h11.Connection, deadline: dial.Deadline) -> bytes:
+    body = bytearray()
+    while isinstance(event := dial.next_event(sock, http, deadline), h11.Data):
+        body += event.data
+        if len(body) > _MAX_REFUSAL:
+            break
+    return bytes(body)
+
+
+def _decrypted(sock: socket.socket) -> bytes:
+    """Return what TLS has decrypted already: the kernel would never say that it is there."""
+    pending = getattr(sock, "pending", None)
+    data = b""
+    while pending is not None and (count := pending()):
+        data += sock.recv(count)
+    return data
+
+
+def _spdy() -> _Offer:
+    return _Offer(
+        "spdy",
+        "POST",
+        [("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", PORT_FORWARD), ("Content-Length", "0")],
+        {b"upgrade": b"SPDY/3.1", b"x-stream-protocol-version": PORT_FORWARD.encode()},
+    )
+
+
+def _websocket() -> _Offer:
+    key = base64.b64encode(os.urandom(16)).decode("ascii")
+    accept = base64.b64encode(hashlib.sha1((key + _ACCEPT_SALT).encode(), usedforsecurity=False).digest())
+    return _Offer(
+        "websocket",
+        "GET",
+        [
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", key),
+            ("Sec-WebSocket-Protocol", TUNNEL),
+        ],
+        {
+            b"upgrade": b"websocket",
+            b"sec-websocket-accept": accept,
+            b"sec-websocket-protocol": TUNNEL.encode(),
+        },
+    )
