@@ -24,6 +24,7 @@ def task_spec(
     time_scale: float,
 ) -> TaskSpec:
     """Build the runtime's order; `environments` are the variables of each container, by its name."""
+    document = definition.definition
     return TaskSpec(
         id=task.id,
         arn=arn.task_arn(task.region, task.cluster, task.id),
@@ -33,9 +34,15 @@ def task_spec(
         revision=task.revision,
         service=task.service,
         network_mode=task.network_mode,
+        namespace=task.namespace,
+        pod=task.pod,
+        started_by=task.started_by,
+        cpu=task.overrides.get("cpu") or document.get("cpu"),
+        memory=task.overrides.get("memory") or document.get("memory"),
+        definition={name: value for name, value in document.items() if name != "containerDefinitions"},
         containers=[
             _container(task, container, environments.get(container["name"], {}), time_scale)
-            for container in definition.definition.get("containerDefinitions", [])
+            for container in document.get("containerDefinitions", [])
         ],
     )
 
@@ -60,6 +67,7 @@ def _container(
         entry_point=list(container.get("entryPoint") or []),
         command=list(override.get("command") or container.get("command") or []),
         environment=_ecs_variables(task) | dict(environment),
+        secrets=[each["name"] for each in container.get("secrets", [])],
         working_directory=container.get("workingDirectory"),
         user=container.get("user"),
         depends_on=[

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from kecs.ecs import arn, capabilities, names, pages, tags, task_definition_rules
+from kecs.ecs import arn, capabilities, names, pages, pod_rules, tags, task_definition_rules
 from kecs.ecs.context import Context
 from kecs.ecs.errors import ClientException, InvalidParameterException
 from kecs.ecs.model import Family, TaskDefinition
@@ -31,6 +31,8 @@ def register_task_definition(tx: Tx, params: dict[str, Any], ctx: Context) -> di
         raise ClientException("Family contains invalid characters.")
     definition = task_definition_rules.filled(params)
     task_definition_rules.check(definition)
+    if ctx.runtime.runs_pods:
+        pod_rules.check(definition)
     definition["requiresAttributes"] = capabilities.required_attributes(definition)
     definition["compatibilities"] = capabilities.compatibilities(definition)
     family = tx.get(Family, ctx.region, name)
