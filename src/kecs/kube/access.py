@@ -116,7 +116,7 @@ class Access:
         return "the client certificate" if self._pair else "no credentials"
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """Return the TLS settings, the same object until `generation` changes; None for a plain `http://` server.
+        """Return the TLS settings, the same object until `generation` changes; None for a plain http server.
 
         May run the credential plugin. Raises `NoCredentials`.
         """
@@ -322,7 +322,7 @@ class Access:
 
 
 def _load_pair(tls: ssl.SSLContext, pair: Pair) -> None:
-    """Give `tls` the pair. The library reads files only, so give it one that never is on a disk, where there are such."""
+    """Give `tls` the pair. It reads files only: where there are such, one that never is on a disk."""
     pem = f"{pair.certificate.rstrip()}\n{pair.key.rstrip()}\n".encode()
 
     def no_password() -> str:
@@ -373,7 +373,7 @@ def _proxy(url: str) -> tuple[str, int, str] | None:
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise KecsError(
-            f"the kubeconfig's proxy-url is of a kind that KECS does not speak ({parts.scheme or 'no'} scheme)",
+            f"the kubeconfig's proxy-url has a scheme that KECS does not speak: {parts.scheme or 'none'}",
             "KECS speaks http:// proxies (CONNECT); for socks5 run a local HTTP proxy before it",
             ExitCode.UNREACHABLE,
         )

@@ -20,7 +20,7 @@ FIELD_MANAGER = "kecs"
 
 
 class KubeClient:
-    """The API server of one access. Every call raises `ApiError` for a refusal and `Unreachable` for no answer."""
+    """The API server of one access. Calls raise `ApiError` for a refusal and `Unreachable` for no answer."""
 
     def __init__(self, access: Access) -> None:
         self.access = access
@@ -62,7 +62,7 @@ class KubeClient:
     async def list(
         self, kind: str, namespace: str | None, labels: Mapping[str, str]
     ) -> tuple[list[dict[str, Any]], str]:
-        """Return all objects that have these labels (namespace None: in all namespaces), and their version."""
+        """Return all objects with these labels (namespace None: in all namespaces), and their version."""
         return await list_all(self._http, kind, namespace, labels)
 
     async def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class KubeClient:
         *,
         report: Report | None = None,
     ) -> AsyncGenerator[Event, None]:
-        """Yield `Synced` and then changes, for ever (see `kecs.kube.watch`). Close it (`contextlib.aclosing`).
+        """Yield `Synced` and then changes, for ever, until it is closed (`aclosing`); see `kecs.kube.watch`.
 
         It raises neither error: `report` is called with what keeps it from going on, and with None when it
         goes on.

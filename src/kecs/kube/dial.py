@@ -60,7 +60,7 @@ def send(sock: socket.socket, data: bytes, deadline: Deadline) -> None:
 
 
 def next_event(sock: socket.socket, http: h11.Connection, deadline: Deadline) -> object:
-    """Read until `http` has an event and return it. Raises `ConnectionResetError` at the end of the stream."""
+    """Read until `http` has an event and return it. Raises `ConnectionResetError` when nothing came."""
     while (event := http.next_event()) is h11.NEED_DATA:
         sock.settimeout(deadline.left())
         data = sock.recv(_READ)

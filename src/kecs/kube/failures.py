@@ -1,4 +1,4 @@
-"""Why there was no answer: exceptions of sockets, TLS and HTTP libraries as `Unreachable`, in words for a person.
+"""Why there was no answer: exceptions of sockets, TLS and HTTP as `Unreachable`, in words for a person.
 
 Used by `kecs.kube.upgrade` and `kecs.kube.client`. Knows no HTTP library: it reads the chain of causes,
 whose ends are the standard library's exceptions.
@@ -83,7 +83,7 @@ def _untrusted(server: str, error: ssl.SSLCertVerificationError) -> Unreachable:
         )
     if code in _UNKNOWN_ISSUER or code == _WRONG_SIGNATURE:
         return Unreachable(
-            f"the certificate of the API server {server} is not signed by the kubeconfig's certificate authority",
+            f"the certificate of the API server {server} is not signed by the kubeconfig's authority",
             "the cluster was probably made anew: get its kubeconfig again",
         )
     if code in _WRONG_NAME:

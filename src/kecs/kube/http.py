@@ -212,8 +212,8 @@ class _Asked:
 class _Retry:
     """When one request is sent again.
 
-    Once for what a dead connection explains, once for what old credentials explain, and `ATTEMPTS` times in all
-    when the server puts it off.
+    Once for what a dead connection explains, once for what old credentials explain, and `ATTEMPTS` times in
+    all when the server puts it off.
     """
 
     def __init__(self, access: Access, *, repeatable: bool) -> None:
@@ -236,8 +236,9 @@ class _Retry:
         if error.retry_after is None or error.status not in _PUT_OFF or not self._left:
             return False
         self._left -= 1
-        await asyncio.sleep(min(error.retry_after, _MAX_RETRY_AFTER) * (1 + _SPREAD * random.random()))  #
-        noqa: S311 - spreads load return True
+        spread = 1 + _SPREAD * random.random()  # noqa: S311 - it spreads load, it keeps no secret
+        await asyncio.sleep(min(error.retry_after, _MAX_RETRY_AFTER) * spread)
+        return True
 
 
 def _client(access: Access, tls: ssl.SSLContext | None) -> httpx2.AsyncClient:

@@ -9,10 +9,10 @@ import socket
 import sys
 
 IDLE, INTERVAL, PROBES = 10, 5, 3
-"""Seconds of silence before the first probe, seconds between probes, probes without an answer until the end."""
+"""Seconds of silence before the first probe, seconds between probes, unanswered probes until the end."""
 
 GIVE_UP = (IDLE + INTERVAL * PROBES) * 1000
-"""Milliseconds that sent bytes may stay unacknowledged; keep-alive is silent while there are such (RFC 5482)."""
+"""Milliseconds that sent bytes may stay unacknowledged; keep-alive is silent meanwhile (RFC 5482)."""
 
 _IDLE_OPTION: int | None = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 

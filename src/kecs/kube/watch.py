@@ -47,7 +47,7 @@ _RESTARTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """All objects as they are now; what is not among them is gone. First, and after each time of not knowing."""
+    """All objects as they are now; what is not among them is gone. First, and after each gap."""
 
     objects: list[dict[str, Any]]
 
