@@ -10,11 +10,11 @@ Kubernetes 1.31).
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
@@ -30,11 +30,6 @@ Framing = Literal["spdy", "websocket"]
 
 PORT_FORWARD = "portforward.k8s.io"
 """The protocol within the streams (apimachinery, pkg/util/portforward/constants.go)."""
-TUNNEL = f"SPDY/3.1+{PORT_FORWARD}"
-"""The WebSocket subprotocol whose binary messages carry SPDY frames."""
-
-_ACCEPT_SALT = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-"""RFC 6455, 1.3."""
 _MAX_REFUSAL = 64 * 1024
 _NOT_UPGRADED = frozenset({400, 405, 426})
 """What an API server or a kubelet answers when something between took the Upgrade header away."""
@@ -60,9 +55,9 @@ class _Offer(NamedTuple):
 
     framing: Framing
     method: str
-    headers: list[tuple[str, str]]
-    expected: dict[bytes, bytes]
-    """Headers that the 101 must have; values without regard to case."""
+    headers: dict[str, str]
+    wrong: Callable[[int, Mapping[str, str]], str | None]
+    """Tells what is wrong with a 101, given its headers with lower-case names."""
 
 
 class _NotUpgraded(Exception):  # noqa: N818 - it never leaves this module
@@ -116,7 +111,7 @@ def _with_fresh_credentials(
     try:
         return _open(access, credentials, namespace, pod, framing, deadline)
     except ApiError as error:
-        if error.status != 401 or not access.renew(credentials):
+        if error.status != HTTPStatus.UNAUTHORIZED or not access.renew(credentials):
             raise
     return _open(access, access.headers(), namespace, pod, framing, deadline)
 
@@ -138,8 +133,7 @@ def _open(
         headers=[
             ("Host", f"{host}:{access.port}"),
             ("User-Agent", f"kecs/{__version__}"),
-            ("Connection", "Upgrade"),
-            *offer.headers,
+            *offer.headers.items(),
             *credentials.items(),
         ],
     )
@@ -162,29 +156,21 @@ def _open(
 def _await_upgrade(sock: socket.socket, http: h11.Connection, offer: _Offer, deadline: dial.Deadline) -> None:
     """Read the answer; return when it is the 101 that was asked for. Raises `_NotUpgraded`, `ApiError`."""
     answer = dial.next_event(sock, http, deadline)
-    while isinstance(answer, h11.InformationalResponse) and answer.status_code != 101:
+    while (
+        isinstance(answer, h11.InformationalResponse) and answer.status_code != HTTPStatus.SWITCHING_PROTOCOLS
+    ):
         answer = dial.next_event(sock, http, deadline)
     assert isinstance(answer, (h11.InformationalResponse, h11.Response))
-    headers = {bytes(name): bytes(value) for name, value in answer.headers}
-    if answer.status_code == 101:
-        wrong = [
-            name for name, value in offer.expected.items() if headers.get(name, b"").lower() != value.lower()
-        ]
-        if wrong:
-            names = b", ".join(wrong).decode()
-            raise _NotUpgraded(
-                ApiError(101, "", f"the upgrade to {offer.framing} was answered with another {names}")
-            )
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}
+    if answer.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+        if (wrong := offer.wrong(answer.status_code, headers)) is not None:
+            raise _NotUpgraded(ApiError(answer.status_code, "", wrong))
         return
     body = _body(sock, http, deadline)
-    error = refusal(
-        answer.status_code,
-        body,
-        {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()},
-    )
-    if error.status in _NOT_UPGRADED or not (is_status(body) or error.status == 401):
+    error = refusal(answer.status_code, body, headers)
+    if error.status in _NOT_UPGRADED or not (is_status(body) or error.status == HTTPStatus.UNAUTHORIZED):
         raise _NotUpgraded(error)
-    if error.status == 404:
+    if error.status == HTTPStatus.NOT_FOUND:
         raise PodGone(error.status, error.reason, error.message, error.causes)
     raise error
 
@@ -208,29 +194,32 @@ def _decrypted(sock: socket.socket) -> bytes:
 
 
 def _spdy() -> _Offer:
-    return _Offer(
-        "spdy",
-        "POST",
-        [("Upgrade", "SPDY/3.1"), ("X-Stream-Protocol-Version", PORT_FORWARD), ("Content-Length", "0")],
-        {b"upgrade": b"SPDY/3.1", b"x-stream-protocol-version": PORT_FORWARD.encode()},
-    )
+    def wrong(_status: int, headers: Mapping[str, str]) -> str | None:
+        if headers.get("upgrade", "").lower() != "spdy/3.1":
+            return "the server did not switch to SPDY/3.1"
+        if headers.get("x-stream-protocol-version", "") != PORT_FORWARD:
+            return f"the server did not choose the protocol {PORT_FORWARD}"
+        return None
+
+    headers = {
+        "Connection": "Upgrade",
+        "Upgrade": "SPDY/3.1",
+        "X-Stream-Protocol-Version": PORT_FORWARD,
+        "Content-Length": "0",
+    }
+    return _Offer("spdy", "POST", headers, wrong)
 
 
 def _websocket() -> _Offer:
-    key = base64.b64encode(os.urandom(16)).decode("ascii")
-    accept = base64.b64encode(hashlib.sha1((key + _ACCEPT_SALT).encode(), usedforsecurity=False).digest())
-    return _Offer(
-        "websocket",
-        "GET",
-        [
-            ("Upgrade", "websocket"),
-            ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Key", key),
-            ("Sec-WebSocket-Protocol", TUNNEL),
-        ],
-        {
-            b"upgrade": b"websocket",
-            b"sec-websocket-accept": accept,
-            b"sec-websocket-protocol": TUNNEL.encode(),
-        },
-    )
+    from kecs.wire import websocket  # it brings wsproto, which an agent on plain SPDY never needs
+
+    nonce = os.urandom(16)
+
+    def wrong(status: int, headers: Mapping[str, str]) -> str | None:
+        try:
+            websocket.check_response(status, headers, nonce)
+        except websocket.HandshakeError as error:
+            return str(error)
+        return None
+
+    return _Offer("websocket", "GET", websocket.request(nonce), wrong)

@@ -1,0 +1,58 @@
+"""What to tell a person about an `ApiError` or `Unreachable`: the border between `kecs.kube` and the faces.
+
+Pure, apart from what `Access` knows about itself. Credentials are never part of it.
+"""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from kecs.errors import ExitCode, KecsError
+from kecs.kube.access import Access
+from kecs.kube.errors import ApiError, Unreachable
+
+_FORBIDDEN = re.compile(
+    r'cannot (?P<verb>\w+) resource "(?P<resource>[\w./-]+)"'
+    r' in API group "(?P<group>[\w./-]*)"'
+    r'(?: in the namespace "(?P<namespace>[\w.-]+)"| (?P<cluster>at the cluster scope))?'
+)
+"""How the API server words a 403 (apiserver, pkg/endpoints/handlers/responsewriters/errors.go)."""
+
+
+def advice(error: ApiError | Unreachable, access: Access) -> KecsError:
+    """Return the error to show, with exit code 5."""
+    if isinstance(error, Unreachable):
+        return KecsError(error.message, error.hint, ExitCode.UNREACHABLE)
+    message, hint = _refused(error, access)
+    return KecsError(message, hint, ExitCode.UNREACHABLE)
+
+
+def _refused(error: ApiError, access: Access) -> tuple[str, str | None]:
+    who = f"context {access.context!r}"
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        if (since := access.expired) is not None:
+            return (
+                f"the client certificate of {who} expired on {since:%Y-%m-%d %H:%M} UTC",
+                "get the cluster's kubeconfig again, or renew the certificate",
+            )
+        return (
+            f"the API server {access.server} does not accept {access.kind} of {who} (401 Unauthorized)",
+            "log in to the cluster again, or get its kubeconfig again; `kubectl auth whoami` tries it",
+        )
+    if error.status == HTTPStatus.FORBIDDEN:
+        return f"the API server {access.server} refuses {who}: {error.message}", _missing(error)
+    return f"the API server {access.server} answered {error}", None
+
+
+def _missing(error: ApiError) -> str:
+    """Return which permission to ask for."""
+    found = _FORBIDDEN.search(error.message)
+    if found is None:
+        return "ask for the permissions that KECS needs (docs/guides/kubernetes.md)"
+    where = f" in namespace {found['namespace']}" if found["namespace"] else " in the whole cluster"
+    group = f".{found['group']}" if found["group"] else ""
+    return (
+        f"missing: verb `{found['verb']}` on `{found['resource']}{group}`{where};"
+        " docs/guides/kubernetes.md has the Role that suffices"
+    )
