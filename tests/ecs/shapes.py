@@ -8,7 +8,7 @@ from typing import Any
 
 import botocore.loaders
 
-from kecs.ecs.context import Context, Knobs
+from kecs.ecs.context import Context, Knobs, RuntimeTraits
 from kecs.ecs.state import State, Tx
 from kecs.ecs.validation import ServiceModel
 
@@ -67,9 +67,12 @@ class Ecs:
         self.ids = 0
         self.region = region
         self.knobs = Knobs()
+        self.runtime = RuntimeTraits()
 
     def context(self) -> Context:
-        return Context(region=self.region, now=self.now, new_id=self.new_id, knobs=self.knobs)
+        return Context(
+            region=self.region, now=self.now, new_id=self.new_id, runtime=self.runtime, knobs=self.knobs
+        )
 
     def new_id(self) -> str:
         self.ids += 1

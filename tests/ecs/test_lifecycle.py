@@ -583,3 +583,55 @@ def _check_step(before: Task, row: Task) -> None:
     for old, new in zip(before.containers, row.containers, strict=True):
         assert order[new.last_status] >= order[old.last_status]
         assert old.exit_code is None or new.exit_code == old.exit_code
+
+
+POD = {"namespace": "n", "pod": "web-t", "network_mode": "awsvpc"}
+
+
+def test_a_port_of_a_pod_is_looked_for_by_its_container_port():
+    """With a literal hostPort it is the node that listens there; the pod listens on its own port."""
+    for host_port in (0, 8080):
+        port = TaskPort(container="web", container_port=80, host_port=host_port)
+        row = observe(task(ports=[port], **POD), running(port=80, host="10.42.0.7"))
+
+        assert (row.last_status, row.ports[0].ready, row.ports[0].host) == ("RUNNING", True, "10.42.0.7")
+        assert not observe(task(ports=[port], **POD), running(port=8080)).ports[0].ready
+
+
+LEAVING = msgspec.structs.replace(running(), leaving="Its pod was deleted")
+
+
+def test_a_task_that_somebody_else_ends_drains_while_it_serves():
+    """It leaves the forwards as at a planned stop, keeps the first reason, and ends by what is seen later."""
+    row = observe(UP, LEAVING, at=NOW + 1)
+    assert (row.last_status, row.desired_status) == ("DEACTIVATING", "STOPPED")
+    assert (row.stop_code, row.stopped_reason) == ("InfrastructureHealth", "Its pod was deleted")
+    assert lifecycle.is_draining(row)
+    assert row.ports[0].ready
+
+    gone = observe(row, LEAVING, ENDED, at=NOW + 6)
+    assert (gone.last_status, gone.stopped_reason) == ("STOPPED", "Its pod was deleted")
+    assert observe(UP, msgspec.structs.replace(ENDED, leaving="Its pod was deleted")).last_status == "STOPPED"
+
+
+def test_a_task_that_somebody_else_ends_before_it_serves_only_stops():
+    row = observe(task(), msgspec.structs.replace(PENDING, leaving="Its pod was deleted"))
+    assert (row.last_status, row.stopped_reason) == ("STOPPING", "Its pod was deleted")
+
+
+def test_a_planned_stop_keeps_its_own_reason_when_the_runtime_sees_it_leave():
+    asked = lifecycle.request_stop(UP, "UserInitiated", "because", NOW)
+    row = observe(asked, LEAVING)
+    assert (row.last_status, row.stop_code, row.stopped_reason) == (
+        "DEACTIVATING",
+        "UserInitiated",
+        "because",
+    )
+
+
+def test_a_task_without_a_place_is_pending_and_says_why_until_it_has_one():
+    row = observe(task(), msgspec.structs.replace(PENDING, waiting="0/1 nodes are available"))
+    assert (row.last_status, row.waiting) == ("PENDING", "0/1 nodes are available")
+
+    row = observe(row, PENDING)
+    assert (row.last_status, row.waiting) == ("ACTIVATING", None)

@@ -576,7 +576,7 @@ def test_a_host_port_conflict_is_told_before_a_task_is_made(ecs):
 
     def conflict():
         found = task_definitions.find(ecs.state, definition, ecs.context())
-        return tasks.host_port_conflict(ecs.state, found)
+        return tasks.host_port_conflict(ecs.state, found, ecs.context())
 
     assert conflict() is None
     task = start_task(ecs)

@@ -19,6 +19,16 @@ VERSION = 1
 Desired = Literal["running", "stopped"]
 
 
+class Kubernetes(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The cluster of an instance with the runtime `kubernetes`, chosen at its first start."""
+
+    kubeconfig: str
+    """Absolute path of the file that names it."""
+    context: str
+    cluster_uid: str
+    """UID of its namespace `kube-system`: what is behind the context must stay the same cluster."""
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
     """The contents of `instance.yaml`."""
 
@@ -44,6 +54,10 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """Where `kecs start` was called: the working directory of local processes."""
     knobs: dict[str, float] = {}
     """healthyAfter, readyTimeout, drain, timeScale where they were set."""
+    kubernetes: Kubernetes | None = None
+    """None on `local`."""
+    node_ports: str | None = None
+    """`FIRST-LAST`: where node ports are taken from; None: from the range that Kubernetes has by default."""
     created_at: float
 
 

@@ -23,8 +23,9 @@ from kecs.controlplane.ps import short_name
 from kecs.controlplane.task_flow import OVER, Environments, TaskFlows
 from kecs.controlplane.task_ports import TaskPorts
 from kecs.controlplane.timers import Timers
-from kecs.ecs import deployments, events, lifecycle, scheduler
+from kecs.ecs import deployments, events, lifecycle, node_ports, scheduler
 from kecs.ecs.context import Context
+from kecs.ecs.errors import LimitExceededException
 from kecs.ecs.model import Key, Service, Task
 from kecs.ecs.state import Tx
 from kecs.ecs.tasks import host_port_conflict, new_task
@@ -237,7 +238,16 @@ def plan_service(tx: Tx, key: Key, ctx: Context) -> float | None:
     by_id = {task.id: task for task in tasks}
     for stop in plan.stop:
         tx.put(lifecycle.request_stop(by_id[stop.task_id], stop.stop_code, stop.reason, ctx.now))
-    tx.put(_with_started(tx, plan, ctx))
+    service = _with_started(tx, plan, ctx)
+    waiting = [task.waiting for task in tasks if task.waiting and task.desired_status == "RUNNING"]
+    if waiting:
+        service = events.no_place(service, waiting[0], ctx.now, ctx.new_id)
+    try:
+        # What a deployment's end or a rollback changes; what a request changes was settled with it.
+        node_ports.settle_service(tx, service, ctx)
+    except LimitExceededException as error:
+        service = events.cannot_expose(service, error.message, ctx.now, ctx.new_id)
+    tx.put(service)
     return plan.wake_at
 
 
@@ -246,7 +256,7 @@ def _with_started(tx: Tx, plan: scheduler.Plan, ctx: Context) -> Service:
     service, started = plan.service, []
     for start in plan.start:
         definition = definition_of(tx, service.region, start.task_definition_arn)
-        taken = host_port_conflict(tx, definition) if definition is not None else None
+        taken = host_port_conflict(tx, definition, ctx) if definition is not None else None
         if definition is None or taken is not None:
             why = f"port {taken} of this machine is in use"
             if definition is None:

@@ -34,7 +34,6 @@ from kecs.controlplane.start_up import (
     bind_api,
     contexts,
     environments_of,
-    knobs_of,
     named_ports,
 )
 from kecs.controlplane.task_logs import TaskLogs
@@ -67,7 +66,7 @@ class Daemon:
         self.region = instance.region
         self.started_at = time.time()
         self.store = store
-        self.context = contexts(knobs_of(instance))
+        self.context = contexts(instance)
         self.runtime: Runtime = LocalRuntime(
             paths, environment=instance.environment, directory=instance.directory
         )

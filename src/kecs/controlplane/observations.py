@@ -139,4 +139,6 @@ def as_observation(seen: TaskObserved) -> lifecycle.TaskObservation:
         failure=seen.failure,
         lost=seen.lost,
         port_taken=seen.port_taken,
+        leaving=seen.leaving,
+        waiting=seen.waiting,
     )

@@ -15,7 +15,8 @@ from kecs.client.instance import Instance
 from kecs.controlplane.environment import MissingResourceError, environment_of
 from kecs.controlplane.specs import override_of
 from kecs.controlplane.task_flow import Environments
-from kecs.ecs.context import Context, Knobs
+from kecs.ecs import node_ports
+from kecs.ecs.context import Context, Knobs, RuntimeTraits
 from kecs.ecs.model import Task, TaskDefinition
 from kecs.errors import ExitCode, KecsError
 from kecs.net import listener
@@ -63,11 +64,25 @@ def knobs_of(instance: Instance) -> Knobs:
     )
 
 
-def contexts(knobs: Knobs) -> Callable[[str], Context]:
+def traits_of(instance: Instance) -> RuntimeTraits:
+    """Return what operations must know of the instance's runtime."""
+    pods = instance.runtime != "local"
+    return RuntimeTraits(
+        name=instance.runtime,
+        instance=instance.name,
+        instance_id=instance.id,
+        node_ports=node_ports.parse(instance.node_ports or node_ports.DEFAULT_RANGE) if pods else None,
+    )
+
+
+def contexts(instance: Instance) -> Callable[[str], Context]:
     """Return what makes the context of one call in a region, now."""
+    knobs, traits = knobs_of(instance), traits_of(instance)
 
     def context(region: str) -> Context:
-        return Context(region=region, now=time.time(), new_id=lambda: uuid.uuid4().hex, knobs=knobs)
+        return Context(
+            region=region, now=time.time(), new_id=lambda: uuid.uuid4().hex, runtime=traits, knobs=knobs
+        )
 
     return context
 

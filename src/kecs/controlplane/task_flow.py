@@ -20,7 +20,7 @@ from kecs.controlplane.environment import MissingResourceError
 from kecs.controlplane.hub import Hub
 from kecs.controlplane.specs import task_spec
 from kecs.controlplane.task_ports import NoPortLeftError, TaskPorts, release
-from kecs.ecs import lifecycle
+from kecs.ecs import lifecycle, node_ports
 from kecs.ecs.context import Knobs
 from kecs.ecs.model import Key, Task, TaskDefinition
 from kecs.ecs.state import Tx
@@ -239,3 +239,4 @@ def put(tx: Tx, task: Task, now: float) -> None:
     tx.put(task)
     if task.last_status in OVER:
         release(tx, task, now)
+        node_ports.free_task(tx, task)

@@ -41,8 +41,11 @@ class TaskPorts:
     def choose(self, state: Reader, task: Task) -> list[TaskPort]:
         """Return the ports of `task` with a port of this machine for each that needs one.
 
-        The chosen ports stay reserved until `commit` or `give_back`. Raises `NoPortLeftError`.
+        The chosen ports stay reserved until `commit` or `give_back`. Raises `NoPortLeftError`. A Pod needs
+        none: its network is its own.
         """
+        if task.pod is not None:
+            return task.ports
         # One number stands for a container port in both protocols, so that PORT_53 has one meaning.
         numbers: dict[tuple[str, int], int] = {}
         avoid: set[int] | None = None

@@ -66,6 +66,30 @@ def cannot_place(service: Service, reason: str, now: float, new_id: NewId) -> Se
     return _say_once(service, f"was unable to place a task. Reason: {reason}.", now, new_id)
 
 
+_NO_PLACE = "was unable to place a task because no container instance met all of its requirements."
+
+
+def no_place(service: Service, reason: str, now: float, new_id: NewId) -> Service:
+    """Say that a task was made and no node takes it; once, though the words of the reason may change."""
+    return _say_once(service, f"{_NO_PLACE} Reason: {reason}.", now, new_id, like=_NO_PLACE)
+
+
+def node_port_moved(
+    service: Service, container_port: int, before: int, port: int, now: float, new_id: NewId
+) -> Service:
+    """Say that another Service of the cluster has the node port that was chosen."""
+    text = (
+        f"found node port {before} of container port {container_port} in use by another Service: "
+        f"it has node port {port} now."
+    )
+    return _say(service, text, now, new_id)
+
+
+def cannot_expose(service: Service, reason: str, now: float, new_id: NewId) -> Service:
+    """Say that the ports of a public service cannot have node ports."""
+    return _say_once(service, f"was unable to expose its ports. Reason: {reason}", now, new_id)
+
+
 def blocked_by_configuration(service: Service, now: float, new_id: NewId) -> Service:
     """Say that minimumHealthyPercent and maximumPercent leave no next step."""
     text = (
@@ -82,14 +106,17 @@ def _of_tasks(service: Service, text: str, task_ids: Sequence[str], now: float, 
     return _say(service, text.format(len(task_ids), listed), now, new_id)
 
 
-def _say_once(service: Service, text: str, now: float, new_id: NewId) -> Service:
-    """Say it unless it was said within `SILENCE` and nothing shows that its cause was resolved since."""
-    message = _message(service, text)
+def _say_once(service: Service, text: str, now: float, new_id: NewId, *, like: str | None = None) -> Service:
+    """Say it unless it was said within `SILENCE` and nothing shows that its cause was resolved since.
+
+    What begins with `like` (by default only the same text) counts as the same.
+    """
+    same = _message(service, like or text)
     resolved = _message(service, "has reached a steady state.")
     for event in service.events:  # newest first
         if event.message == resolved or event.created_at <= now - SILENCE:
             break
-        if event.message == message:
+        if event.message == same or (like and event.message.startswith(same)):
             return service
     return _say(service, text, now, new_id)
 

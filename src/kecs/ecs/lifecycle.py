@@ -47,7 +47,7 @@ FAILED_TO_START = "Task failed to start"
 FAILED_HEALTH_CHECKS = "Task failed container health checks"
 STOPPED_BY_USER = "Task stopped by user"
 LOST = "Task was lost: the runtime no longer knows it, or what watched over it died"
-"""ECS has no words for this; the stop code is InfrastructureHealth."""
+"""ECS has no words for this; the stop code is InfrastructureHealth, also where somebody else ends it."""
 
 
 class ContainerObservation(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +73,8 @@ class TaskObservation(msgspec.Struct, frozen=True, kw_only=True):
     failure: str | None = None
     lost: bool = False
     port_taken: int | None = None
+    leaving: str | None = None
+    waiting: str | None = None
 
 
 def advance(task: Task, goal: TaskStatus, now: float) -> Task:
@@ -88,7 +90,7 @@ def observe(task: Task, seen: TaskObservation, now: float, knobs: Knobs) -> Task
     """
     if task.last_status == "STOPPED":
         return task
-    merged = _with_containers(task, seen, now)
+    merged = _with_containers(replace(task, waiting=seen.waiting), seen, now)
     merged = _settle(merged, now, knobs)
     merged = _with_verdict(merged, seen, now)
     return _changed(task, _with_udp_ports(_descend(merged, seen, now)))
@@ -109,9 +111,7 @@ def request_stop(task: Task, stop_code: str, reason: str, now: float) -> Task:
     """
     if task.desired_status == "STOPPED":
         return task
-    asked = replace(task, desired_status="STOPPED", stop_code=stop_code, stopped_reason=reason)
-    reachable = task.last_status == "RUNNING" or any(port.ready for port in task.ports)
-    return _changed(task, _advance(asked, "DEACTIVATING" if reachable else "STOPPING", now))
+    return _changed(task, _asked_to_stop(task, stop_code, reason, now))
 
 
 def begin_stopping(task: Task, now: float) -> Task:
@@ -171,6 +171,12 @@ def endpoint_ready(task: Task, port: TaskPort) -> bool:
     return port.ready and task.last_status != "STOPPED"
 
 
+def _asked_to_stop(task: Task, stop_code: str, reason: str, now: float) -> Task:
+    asked = replace(task, desired_status="STOPPED", stop_code=stop_code, stopped_reason=reason)
+    reachable = task.last_status == "RUNNING" or any(port.ready for port in task.ports)
+    return _advance(asked, "DEACTIVATING" if reachable else "STOPPING", now)
+
+
 def _changed(before: Task, after: Task) -> Task:
     """Count the change in `version`, if it is one."""
     return before if after == before else replace(after, version=before.version + 1)
@@ -218,7 +224,11 @@ def _with_containers(task: Task, seen: TaskObservation, now: float) -> Task:
     hosts = [pair for item in seen.containers for pair in item.listening]
     task = replace(task, containers=containers)
     open_ports = {number for item in containers for number in item.listening}
-    ports = [port if port.protocol == "udp" else _tcp_port(port, open_ports, hosts) for port in task.ports]
+    in_pod = task.pod is not None
+    ports = [
+        port if port.protocol == "udp" else _tcp_port(port, open_ports, hosts, in_pod=in_pod)
+        for port in task.ports
+    ]
     stopped_at = task.execution_stopped_at
     if stopped_at is None:
         stopped_at = _execution_stopped_at(containers, by_name, now)
@@ -267,9 +277,15 @@ def _container_health(container: Container, seen: ContainerObservation) -> Healt
     return seen.health if seen.status == "RUNNING" else container.health_status
 
 
-def _tcp_port(port: TaskPort, open_ports: set[int], hosts: list[tuple[str, int]]) -> TaskPort:
-    """Ready is what something of the task listens on, wherever: the host that answers is kept with it."""
-    number = port.host_port or port.container_port
+def _tcp_port(
+    port: TaskPort, open_ports: set[int], hosts: list[tuple[str, int]], *, in_pod: bool
+) -> TaskPort:
+    """Ready is what something of the task listens on, wherever: the host that answers is kept with it.
+
+    A local process listens on its host port; in a Pod, whose network is its own, it is the node that has
+    the host port.
+    """
+    number = port.container_port if in_pod else port.host_port or port.container_port
     if number not in open_ports:
         return replace(port, ready=False)
     found = sorted({host for host, listening in hosts if listening == number})
@@ -301,7 +317,7 @@ def _settle(task: Task, now: float, knobs: Knobs) -> Task:
     """Move a task that is meant to run towards RUNNING, as far as what is known of it allows."""
     if task.desired_status == "STOPPED":
         return task
-    task = _advance(task, "ACTIVATING", now)
+    task = _advance(task, "PENDING" if task.waiting else "ACTIVATING", now)
     if task.pull_stopped_at is None and any(item.last_status != "PENDING" for item in task.containers):
         task = replace(task, pull_stopped_at=now)
     if task.last_status == "ACTIVATING" and _is_up(task, now, knobs):
@@ -361,6 +377,8 @@ def _with_verdict(task: Task, seen: TaskObservation, now: float) -> Task:
     if verdict is None:
         return task
     code, reason = verdict
+    if seen.leaving is not None and not (seen.ended or seen.lost):
+        return _asked_to_stop(task, code, reason, now)  # it still serves, and the forwards let go of it
     return _advance(
         replace(task, desired_status="STOPPED", stop_code=code, stopped_reason=reason), "STOPPING", now
     )
@@ -369,6 +387,8 @@ def _with_verdict(task: Task, seen: TaskObservation, now: float) -> Task:
 def _verdict(task: Task, seen: TaskObservation) -> tuple[str, str] | None:
     """Return stop code and reason of an unplanned end."""
     ended = [item for item in task.containers if item.essential and item.last_status == "STOPPED"]
+    if seen.leaving is not None:
+        return "InfrastructureHealth", seen.leaving
     if seen.lost:
         return "InfrastructureHealth", seen.failure or LOST
     if seen.failure is not None:

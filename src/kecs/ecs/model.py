@@ -258,6 +258,8 @@ class Task(Row, frozen=True, kw_only=True):
     """Kubernetes namespace of its Pod; None on `local`."""
     pod: str | None = None
     """Name of its Pod; None on `local`."""
+    waiting: str | None = None
+    """Why it has no place to run yet, in the cluster's words; None once it has one."""
     health_status: HealthStatus = "UNKNOWN"
     enable_execute_command: bool = False
     version: int = 1

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from kecs.ecs import arn, capacity, container_definitions, overrides, platform, tags
+from kecs.ecs import arn, capacity, container_definitions, names, overrides, platform, tags
 from kecs.ecs.context import Context
 from kecs.ecs.model import Container, Deployment, Service, Task, TaskDefinition, TaskPort, is_public
 from kecs.ecs.state import Reader
@@ -44,6 +44,11 @@ def new_task(
         members.get("platform_version"), members["platform_family"]
     )
     task_id = ctx.new_id()
+    if ctx.runtime.runs_pods:
+        members["namespace"] = names.namespace(
+            ctx.runtime.instance, ctx.runtime.instance_id, ctx.region, cluster
+        )
+        members["pod"] = names.pod_name(service.name if service is not None else definition.family, task_id)
     return Task(
         region=ctx.region,
         cluster=cluster,
@@ -67,11 +72,14 @@ def new_task(
     )
 
 
-def host_port_conflict(tx: Reader, definition: TaskDefinition) -> int | None:
+def host_port_conflict(tx: Reader, definition: TaskDefinition, ctx: Context) -> int | None:
     """Return a host port that the definition asks for by number and that a living task has; else None.
 
-    A host port is the machine's: tasks of every region and cluster count.
+    A host port is the machine's: tasks of every region and cluster count. Those of Pods are their nodes',
+    of which there may be many: finding one that has the port free is Kubernetes' work.
     """
+    if ctx.runtime.runs_pods:
+        return None
     wanted = {(port.host_port, port.protocol) for port in _ports(definition) if port.host_port}
     if not wanted:
         return None

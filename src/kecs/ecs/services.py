@@ -15,6 +15,7 @@ from kecs.ecs import (
     clusters,
     deployments,
     names,
+    node_ports,
     pages,
     platform,
     service_rules,
@@ -69,6 +70,7 @@ def create_service(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, An
         return {"service": _described(tx, existing, ctx, include_tags=bool(existing.tags))}
     service = _with_deployment(service, definition, ctx)
     tx.put(service)
+    node_ports.settle_service(tx, service, ctx)
     return {"service": _described(tx, service, ctx, include_tags=bool(service.tags))}
 
 
@@ -89,6 +91,7 @@ def update_service(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, An
         counted = msgspec.structs.replace(primary, desired_count=new.desired_count, updated_at=ctx.now)
         new = msgspec.structs.replace(deployments.with_deployment(new, counted), steady=False)
     tx.put(new)
+    node_ports.settle_service(tx, new, ctx)
     return {"service": _described(tx, new, ctx, include_tags=bool(new.tags))}
 
 

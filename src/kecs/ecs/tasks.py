@@ -8,7 +8,18 @@ import re
 from collections import Counter
 from typing import Any
 
-from kecs.ecs import arn, capacity, clusters, lifecycle, overrides, pages, platform, tags, task_definitions
+from kecs.ecs import (
+    arn,
+    capacity,
+    clusters,
+    lifecycle,
+    node_ports,
+    overrides,
+    pages,
+    platform,
+    tags,
+    task_definitions,
+)
 from kecs.ecs.context import Context
 from kecs.ecs.errors import ConflictException, InvalidParameterException, ServiceNotFoundException
 from kecs.ecs.model import ClientToken, Cluster, Service, Task, TaskDefinition
@@ -45,7 +56,7 @@ def run_task(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, Any]:
     started: list[Task] = []
     failures: list[dict[str, str]] = []
     for _ in range(count):
-        if host_port_conflict(tx, definition) is not None:
+        if host_port_conflict(tx, definition, ctx) is not None:
             # ECS names the container instance; the place here is the cluster.
             place = arn.cluster_arn(ctx.region, cluster.name, ctx.account)
             failures.append({"arn": place, "reason": "RESOURCE:PORTS"})
@@ -62,6 +73,7 @@ def run_task(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, Any]:
             **members,
         )
         tx.put(task)
+        node_ports.settle_task(tx, task, ctx)
         started.append(task)
     if token is not None:
         arns = [arn.task_arn(task.region, task.cluster, task.id, ctx.account) for task in started]

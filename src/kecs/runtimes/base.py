@@ -122,6 +122,10 @@ class TaskObserved(msgspec.Struct, frozen=True, kw_only=True):
     """The runtime no longer knows the task, or what watched over it died."""
     port_taken: int | None = None
     """The task died before it was ready because a stranger holds this port of its own."""
+    leaving: str | None = None
+    """Somebody else has begun to end the task, which may still serve for a while: why, in a sentence."""
+    waiting: str | None = None
+    """Why it has no place to run yet, in the runtime's words, e.g. `0/2 nodes are available: …`."""
 
 
 class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):
