@@ -1,0 +1,281 @@
+"""The `kubernetes` runtime: each task is one Pod of a cluster, which it never restarts.
+
+The cluster does placement, networking and images; ECS's rules stay in `kecs.ecs`. Observations come from one
+watch of the instance's pods, and what is missing after a relist is gone. Implements `runtimes.base.Runtime`
+and `Exposes`; the control plane makes it, with the cluster reachable or not: what cannot be done now is
+raised and tried again by the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from kecs import aio
+from kecs.errors import ExitCode, KecsError
+from kecs.kube.client import KubeClient
+from kecs.kube.errors import ApiError, Unreachable
+from kecs.kube.watch import Changed, Deleted, Synced
+from kecs.runtimes.base import Exposure, NodeObserved, TaskObserved, TaskSpec
+from kecs.runtimes.kubernetes import manifests, pods
+from kecs.runtimes.kubernetes.exposures import Exposures
+from kecs.runtimes.kubernetes.manifests import Owner
+from kecs.runtimes.kubernetes.namespaces import ForeignNamespaceError, Namespaces
+from kecs.runtimes.kubernetes.nodes import Nodes
+from kecs.runtimes.kubernetes.pod_logs import PodLogs
+from kecs.runtimes.kubernetes.tracked import Tools, TrackedPod
+
+STARTS_AT_ONCE = 16
+"""Pods that are being created at a time: a burst must not be throttled by the API server's fairness."""
+SLEEP_ACTION_SINCE = (1, 30)
+"""Kubernetes from which `preStop.sleep` works (KEP-3960: beta and on by default)."""
+
+_log = logging.getLogger(__name__)
+
+
+class KubernetesRuntime:
+    """Runs tasks as Pods."""
+
+    name = "kubernetes"
+
+    def __init__(self, client: KubeClient, owner: Owner, folder: Path) -> None:
+        """`folder` is the instance's `tasks/`, where the logs of tasks that have ended are kept."""
+        self._client, self._owner = client, owner
+        self._logs = PodLogs(client, folder)
+        self._nodes = Nodes(client)
+        self._namespaces = Namespaces(client, owner)
+        self._exposures = Exposures(client, owner, self._namespaces)
+        self._tools = Tools(client, self._logs, self._nodes, self._publish)
+        self._pods: dict[str, TrackedPod] = {}
+        self._adopting: set[str] = set()
+        self._pending: dict[str, TaskObserved] = {}
+        self._news = asyncio.Event()
+        self._closed = False
+        self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._sleep_action: bool | None = None
+        self._workers: list[asyncio.Task[None]] = []
+        self._clearing: set[asyncio.Task[None]] = set()
+        self.trouble: tuple[float, str] | None = None
+        """Since when (epoch seconds) and why the cluster cannot be watched; None while all is well."""
+
+    # Runtime
+
+    async def open(self, expected: Sequence[str], keep: Collection[str] | None = None) -> None:
+        """Begin to watch; see `runtimes.base.Runtime.open`. Returns without waiting for the cluster."""
+        self._adopting = set(expected)
+        if keep is not None:
+            self._logs.keep_only({*expected, *keep})
+        self._workers = [
+            aio.create_task(self._watch_pods(), name="watch of pods"),
+            aio.create_task(self._nodes.watch(), name="watch of nodes"),
+            aio.create_task(self._exposures.watch(), name="watch of Services"),
+        ]
+
+    async def run(self, task: TaskSpec) -> None:
+        """Create the task's Pod. Raises `ApiError`, `Unreachable` when the cluster cannot take it now."""
+        before = self._pods.get(task.id)
+        if before is not None and not before.over:
+            return
+        tracked = self._pods[task.id] = TrackedPod(task.id, self._tools)
+        try:
+            async with self._starting:
+                tracked.created(await self._create(task))
+        except ForeignNamespaceError as error:
+            tracked.fail(f"ResourceInitializationError: {error}")
+        except ApiError as error:
+            self._namespaces.check(task.namespace or "", error)
+            if not _is_final(error):
+                self._pods.pop(task.id, None)
+                raise
+            tracked.fail(f"ResourceInitializationError: the cluster refused the task's pod: {error.message}")
+        except BaseException:
+            self._pods.pop(task.id, None)
+            raise
+
+    async def stop(self, task_id: str) -> None:
+        """Delete the task's Pod; its end is observed. Raises `ApiError`, `Unreachable`: try again."""
+        tracked = self._pods.get(task_id)
+        if tracked is not None:
+            await tracked.stop()
+        else:
+            self._publish(TaskObserved(task_id=task_id, ended=True, lost=True))
+
+    async def observations(self) -> AsyncIterator[TaskObserved]:
+        """Yield observations until `close`; of several of one task, only the newest."""
+        while not self._closed:
+            while self._pending:
+                yield self._pending.pop(next(iter(self._pending)))
+            self._news.clear()
+            if not self._closed:
+                await self._news.wait()
+
+    async def logs(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
+        """Yield what a container wrote, oldest first; with `follow` until it has ended.
+
+        Raises `KecsError` when nothing is kept of the task, or the cluster cannot be reached.
+        """
+        tracked = self._pods.get(task_id)
+        while follow and tracked is not None and not tracked.over and _waits(tracked, container):
+            await tracked.changed.wait()
+        if self._logs.has(task_id, container):
+            async for chunk in self._logs.read_kept(task_id, container):
+                yield chunk
+        elif tracked is not None and not tracked.over and tracked.place is not None:
+            try:
+                living = self._logs.read_living(*tracked.place, container, follow=follow)
+                async with aclosing(living) as chunks:
+                    async for chunk in chunks:
+                        yield chunk
+            except (ApiError, Unreachable) as error:
+                raise KecsError(
+                    f"the log of {container} cannot be read: {error}",
+                    "look at `kecs status`",
+                    ExitCode.UNREACHABLE,
+                ) from error
+        else:
+            raise KecsError(f"nothing is kept of task `{task_id}`", exit_code=ExitCode.NOT_FOUND)
+
+    async def forget(self, task_id: str) -> None:
+        """Delete what is kept of a stopped task."""
+        tracked = self._pods.pop(task_id, None)
+        if tracked is not None:
+            await tracked.close()
+        self._pending.pop(task_id, None)
+        self._logs.forget(task_id)
+
+    async def settled(self) -> None:
+        """Wait until the deletion of what nobody expected was asked for."""
+        await asyncio.gather(*self._clearing, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Let go: pods go on."""
+        self._closed = True
+        self._news.set()
+        self._nodes.close()
+        self._exposures.close()
+        await aio.cancel(*self._workers, *self._clearing)
+        await asyncio.gather(*(tracked.close() for tracked in self._pods.values()))
+        await self._logs.close()
+        await self._client.close()
+
+    # Exposes
+
+    async def expose(self, exposure: Exposure) -> None:
+        """See `runtimes.base.Exposes.expose`."""
+        await self._exposures.expose(exposure)
+
+    async def withdraw(self, namespace: str, name: str) -> None:
+        """See `runtimes.base.Exposes.withdraw`."""
+        await self._exposures.withdraw(namespace, name)
+
+    async def exposures(self) -> list[Exposure]:
+        """See `runtimes.base.Exposes.exposures`."""
+        return await self._exposures.exposures()
+
+    def drift(self) -> AsyncIterator[tuple[str, str]]:
+        """See `runtimes.base.Exposes.drift`."""
+        return self._exposures.drift()
+
+    def nodes(self) -> AsyncIterator[list[NodeObserved]]:
+        """See `runtimes.base.Exposes.nodes`."""
+        return self._nodes.observed()
+
+    # How it is done
+
+    async def _create(self, task: TaskSpec) -> dict[str, Any]:
+        assert task.namespace is not None
+        if self._sleep_action is None:
+            self._sleep_action = await self._client.version() >= SLEEP_ACTION_SINCE
+        await self._namespaces.ensure(task.namespace, task.region, task.cluster)
+        secret = manifests.secret(task, self._owner)
+        if secret is not None:
+            await self._client.apply(secret)
+        return await self._client.apply(manifests.pod(task, self._owner, sleep_action=self._sleep_action))
+
+    async def _watch_pods(self) -> None:
+        watch = self._client.watch("Pod", manifests.selector(self._owner), report=self._report)
+        async with aclosing(watch) as events:
+            async for event in events:
+                if isinstance(event, Synced):
+                    self._synced(event.objects)
+                elif isinstance(event, Changed):
+                    self._seen(event.object)
+                elif isinstance(event, Deleted):
+                    self._seen(event.object)
+                    tracked = self._pods.get(pods.task_id(event.object))
+                    if tracked is not None and tracked.place == _place(event.object):
+                        tracked.gone()
+
+    def _report(self, error: ApiError | Unreachable | None) -> None:
+        """Note that the watch of pods cannot go on, or goes on."""
+        since = self.trouble[0] if self.trouble is not None else time.time()
+        self.trouble = None if error is None else (since, str(error))
+
+    def _synced(self, objects: list[dict[str, Any]]) -> None:
+        """Take a whole list: what is missing from it is gone."""
+        there = {pods.task_id(each) for each in objects}
+        for task_id, tracked in self._pods.items():
+            if task_id not in there:
+                tracked.missed()
+        adopting, self._adopting = self._adopting, set()
+        for task_id in adopting:
+            tracked = self._pods.setdefault(task_id, TrackedPod(task_id, self._tools))
+            if task_id not in there:
+                tracked.lost()
+        for each in objects:
+            self._seen(each)
+
+    def _seen(self, pod: dict[str, Any]) -> None:
+        tracked = self._pods.get(pods.task_id(pod))
+        if tracked is not None:
+            tracked.seen(pod)
+        elif not pod["metadata"].get("deletionTimestamp"):
+            self._clear(pod)
+
+    def _clear(self, pod: dict[str, Any]) -> None:
+        """Delete a pod of this instance that nobody expects."""
+        namespace, name = _place(pod)
+
+        async def delete() -> None:
+            try:
+                await self._client.delete("Pod", namespace, name, uid=pod["metadata"]["uid"])
+            except (ApiError, Unreachable) as error:  # seen again at the next relist
+                _log.warning("pod %s/%s could not be deleted: %s", namespace, name, error)
+
+        _log.warning("pod %s/%s runs and nobody expects it: deleting it", namespace, name)
+        clearing = aio.create_task(delete(), name=f"clear {name}")
+        self._clearing.add(clearing)
+        clearing.add_done_callback(self._clearing.discard)
+
+    def _publish(self, seen: TaskObserved) -> None:
+        self._pending.pop(seen.task_id, None)  # the newest goes last
+        self._pending[seen.task_id] = seen
+        self._news.set()
+
+
+def _place(pod: dict[str, Any]) -> tuple[str, str]:
+    return pod["metadata"]["namespace"], pod["metadata"]["name"]
+
+
+def _waits(tracked: TrackedPod, container: str) -> bool:
+    """Tell whether the container has not started yet, and may."""
+    if tracked.last is None:
+        return True
+    return any(
+        one.name == container and one.status == "PENDING" and one.started_at is None
+        for one in tracked.last.containers
+    )
+
+
+def _is_final(error: ApiError) -> bool:
+    """Tell whether asking again would be refused again: what is wrong is the pod, or a right that lacks.
+
+    404 (the namespace went meanwhile), 409, 429 and everything of the server's own are tried again.
+    """
+    terminating = "NamespaceTerminating" in (cause.reason for cause in error.causes)
+    return error.status in (400, 401, 403, 422) and not terminating

@@ -1,0 +1,170 @@
+"""A cluster in memory that stands in for `kecs.kube.client.KubeClient`: objects, watches, logs; no kubelet.
+
+Tests play the kubelet: they say what becomes of a pod by `update` and `remove`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from kecs.kube.errors import ApiError
+from kecs.kube.watch import Changed, Deleted, Synced
+
+Key = tuple[str, str | None, str]
+
+
+class Cluster:
+    """Objects by (kind, namespace, name)."""
+
+    def __init__(self, version: tuple[int, int] = (1, 35)) -> None:
+        self.objects: dict[Key, dict[str, Any]] = {}
+        self.deletions: list[tuple[Key, int | None]] = []
+        """What was asked to be deleted, with the grace period that was given."""
+        self.refusals: list[ApiError] = []
+        """Raised by the next calls of `apply`, the first first."""
+        self.output: dict[tuple[str, str], list[bytes]] = {}
+        """What containers wrote, by (pod, container)."""
+        self.closed_logs: set[tuple[str, str]] = set()
+        self.log_reads: list[tuple[str, str, bool]] = []
+        self._version = version
+        self._uids = itertools.count(1)
+        self._watchers: list[tuple[str, Mapping[str, str], asyncio.Queue[Any]]] = []
+        self._wrote = asyncio.Event()
+
+    # What a test does
+
+    def put(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Let an object be there as it is."""
+        item = copy.deepcopy(item)
+        metadata = item["metadata"]
+        key = (item["kind"], metadata.get("namespace"), metadata["name"])
+        before = self.objects.get(key)
+        metadata["uid"] = (
+            before["metadata"]["uid"] if before else metadata.get("uid", f"uid-{next(self._uids)}")
+        )
+        self.objects[key] = item
+        self._tell(item, Changed(copy.deepcopy(item)))
+        return item
+
+    def pod(self, name: str) -> dict[str, Any]:
+        """Return the pod with this name."""
+        return next(item for (kind, _, each), item in self.objects.items() if (kind, each) == ("Pod", name))
+
+    def update(self, name: str, **status: Any) -> None:
+        """Let the pod have this status."""
+        item = copy.deepcopy(self.pod(name))
+        item["status"] = {**item.get("status", {}), **status}
+        self.put(item)
+
+    def leave(self, name: str, grace: int = 35) -> None:
+        """Let somebody have asked for the pod's deletion."""
+        item = copy.deepcopy(self.pod(name))
+        item["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+        item["metadata"]["deletionGracePeriodSeconds"] = grace
+        self.put(item)
+
+    def remove(self, kind: str, name: str) -> None:
+        """Let the object be gone."""
+        key = next(each for each in self.objects if (each[0], each[2]) == (kind, name))
+        item = self.objects.pop(key)
+        self._tell(item, Deleted(copy.deepcopy(item)))
+
+    def relist(self, kind: str) -> None:
+        """Let watches of this kind begin anew, as after a 410."""
+        for watched, labels, queue in self._watchers:
+            if watched == kind:
+                queue.put_nowait(Synced(self._matching(kind, None, labels)))
+
+    def forget(self, kind: str, name: str) -> None:
+        """Let the object be gone without a word on the watches."""
+        del self.objects[next(each for each in self.objects if (each[0], each[2]) == (kind, name))]
+
+    def write(self, pod: str, container: str, data: bytes, *, end: bool = False) -> None:
+        """Let a container write, and end its log."""
+        self.output.setdefault((pod, container), []).append(data)
+        if end:
+            self.closed_logs.add((pod, container))
+        self._wrote.set()
+        self._wrote = asyncio.Event()
+
+    # What the runtime calls
+
+    async def version(self) -> tuple[int, int]:
+        return self._version
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    async def list(
+        self, kind: str, namespace: str | None, labels: Mapping[str, str]
+    ) -> tuple[list[dict[str, Any]], str]:
+        return self._matching(kind, namespace, labels), "1"
+
+    async def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return copy.deepcopy(self.put(manifest))
+
+    async def delete(
+        self, kind: str, namespace: str | None, name: str, *, grace: int | None = None, uid: str | None = None
+    ) -> bool:
+        key = (kind, namespace, name)
+        item = self.objects.get(key)
+        if item is None or (uid is not None and item["metadata"]["uid"] != uid):
+            return False
+        self.deletions.append((key, grace))
+        if kind == "Pod" and grace != 0 and item.get("status", {}).get("phase") == "Running":
+            self.leave(name)
+        else:
+            self.remove(kind, name)
+        return True
+
+    async def logs(self, _namespace: str, pod: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
+        self.log_reads.append((pod, container, follow))
+        told = 0
+        while True:
+            wrote = self._wrote
+            written = self.output.get((pod, container), [])
+            while told < len(written):
+                yield written[told]
+                told += 1
+            if not follow or (pod, container) in self.closed_logs:
+                return
+            await wrote.wait()
+
+    async def watch(
+        self, kind: str, labels: Mapping[str, str], namespace: str | None = None, *, report: Any = None
+    ) -> AsyncIterator[Any]:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
+        entry = (kind, labels, queue)
+        self._watchers.append(entry)
+        try:
+            yield Synced(self._matching(kind, namespace, labels))
+            while True:
+                yield await queue.get()
+        finally:
+            self._watchers.remove(entry)
+
+    async def close(self) -> None:
+        pass
+
+    def _matching(self, kind: str, namespace: str | None, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        return [
+            copy.deepcopy(item)
+            for (each, where, _), item in self.objects.items()
+            if each == kind and namespace in (None, where) and _has(item, labels)
+        ]
+
+    def _tell(self, item: dict[str, Any], event: Any) -> None:
+        for kind, labels, queue in self._watchers:
+            if kind == item["kind"] and _has(item, labels):
+                queue.put_nowait(event)
+
+
+def _has(item: dict[str, Any], labels: Mapping[str, str]) -> bool:
+    mine = item["metadata"].get("labels") or {}
+    return all(mine.get(name) == value for name, value in labels.items())
