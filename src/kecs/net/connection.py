@@ -16,6 +16,7 @@ from kecs.net.relay import EVENTS, End
 if TYPE_CHECKING:
     from kecs.net.places import Place
     from kecs.net.served import Served
+    from kecs.net.stream import Stream
 
 _log = logging.getLogger(__name__)
 NOTHING: frozenset[Place] = frozenset()
@@ -24,7 +25,7 @@ NOTHING: frozenset[Place] = frozenset()
 class Connection:
     """One client and, once there is one, the endpoint that serves it."""
 
-    __slots__ = ("client", "number", "place", "served", "since", "tried", "upstream")
+    __slots__ = ("client", "number", "place", "served", "since", "tried", "unsaid", "upstream")
 
     def __init__(self, served: Served, sock: socket.SocketType, number: int, since: float) -> None:
         self.served = served
@@ -33,11 +34,13 @@ class Connection:
         self.since = since
         """When it was accepted (monotonic seconds)."""
         self.client = End(served.loop, self, sock)
-        self.upstream: End | None = None
+        self.upstream: End | Stream | None = None
         """There while it is dialled and open."""
         self.place: Place | None = None
         self.tried: frozenset[Place] = NOTHING
         """Places that refused it since it was last held."""
+        self.unsaid = b""
+        """What the client said to a place that turned out to have refused it; the next one gets it first."""
 
     def watch(self) -> None:
         """Have the client watched before it has a peer."""
@@ -62,10 +65,58 @@ class Connection:
             loop.add(upstream, EVENTS)  # reports at once what came already
         client.peer = upstream
         upstream.peer = client
+        if self.unsaid and not self._say_again(upstream):
+            return
         if client.fd not in loop.ends:
             loop.add(client, EVENTS)
-        elif client.stirred:
+        elif client.stirred and upstream.pending is None:
             client.pump(to_the_end=True)
+
+    def carried(self, stream: Stream) -> None:
+        """Relay between the client and `stream`, of which it is not known yet whether it leads anywhere.
+
+        What the client has sent by the next turn leaves with the opening, in one write.
+        """
+        loop = self.served.loop
+        client = self.client
+        self.upstream = stream
+        client.peer = stream
+        stream.peer = client
+        if self.unsaid and not self._say_again(stream):
+            return
+        if client.fd not in loop.ends:
+            loop.add(client, EVENTS)
+        elif client.stirred and stream.pending is None:
+            client.pump(to_the_end=True)
+
+    def answered(self) -> None:
+        """Take that the stream leads somewhere."""
+        self.tried = NOTHING
+        if self.place is not None:
+            self.place.delay = 0.0
+
+    def returned(self, said: bytes, error: OSError) -> None:
+        """Go elsewhere: the stream led nowhere, and nothing of `said` was delivered to anybody."""
+        self.unsaid = said
+        client = self.client
+        client.peer = None
+        client.ended = False  # it is read once more
+        client.stirred = True
+        self.served.refused(self, error)
+
+    def _say_again(self, upstream: End | Stream) -> bool:
+        """Repeat what another place never got; False when that ended the connection."""
+        said, self.unsaid = memoryview(self.unsaid), b""
+        try:
+            sent = upstream.sock.send(said)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            upstream.broken(error.errno)
+            return upstream.peer is not None
+        if sent < len(said):
+            upstream.keep(said[sent:])
+        return True
 
     def early(self, end: End, mask: int) -> None:
         """Something happened while the ends are not peers: the client is held, or the dial is done."""
@@ -96,6 +147,8 @@ class Connection:
 
         One that ended after sending (half-close) still waits for its answer.
         """
+        if self.unsaid:
+            return
         try:
             left = not self.client.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:

@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kecs.net import poller
+from kecs.net.carrier import Pools
 from kecs.net.messages import (
     Barrier,
+    Carry,
     Close,
     Died,
     Drained,
@@ -34,6 +36,7 @@ from kecs.net.messages import (
     Listen,
     Query,
     Refused,
+    Retire,
     Seen,
     Snapshot,
     Stats,
@@ -46,7 +49,6 @@ from kecs.net.served import Served
 
 if TYPE_CHECKING:
     from kecs.net.accept import Accepting
-    from kecs.net.relay import End
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +60,9 @@ PAUSE = 0.1
 
 RESERVE = 48
 """Descriptors that are left for what the rest of the process may still open: files, its own sockets."""
+
+WIDE = 256 * 1024
+"""Size of the buffer into which carriers read, made with the first of them."""
 
 _EVENTS = 256
 """Events fetched at once."""
@@ -75,6 +80,16 @@ class Watched(Protocol):
         """Handle an unexpected error of `on_event`."""
 
 
+class Resumable(Protocol):
+    """What goes on after its turn was cut short."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def fail(self, error: Exception, /) -> None:
+        """Handle an unexpected error of `resume`."""
+
+
 class RelayLoop:
     """The thread. `start`, `send` and `join` are for other threads, all else is the loop's own."""
 
@@ -90,14 +105,16 @@ class RelayLoop:
         """The one buffer; only what is done within one call is ever in it."""
         self.ends: dict[int, Watched] = {}
         """What stands behind each descriptor."""
-        self.ready: list[End] = []
-        """Ends whose turn was cut short."""
+        self.ready: list[Resumable] = []
+        """Those whose turn was cut short."""
         self.chores: list[Callable[[], None]] = []
         self.now = time.monotonic()
         """The time when this turn began."""
         self.turn = 0
         self.held = 0
         """Held connections of all forwards: each will need a descriptor more."""
+        self.carriers = Pools(self)
+        self._wide: memoryview | None = None
         self._forwards: dict[str, Served] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -177,6 +194,13 @@ class RelayLoop:
             return -1
         return max(0.0, self._timers[0][0] - time.monotonic())
 
+    @property
+    def wide(self) -> memoryview:
+        """The buffer into which carriers read: `view` may be used while what was read is handed out."""
+        if self._wide is None:
+            self._wide = memoryview(bytearray(WIDE))
+        return self._wide
+
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have `what` called at `when` (monotonic seconds)."""
         heapq.heappush(self._timers, (when, next(self._order), what))
@@ -195,6 +219,7 @@ class RelayLoop:
                 sock.close()
         self.ends.clear()
         self._forwards.clear()
+        self.carriers = Pools(self)
         self.poller.close()
 
     def _drop_inbox(self) -> None:
@@ -207,6 +232,8 @@ class RelayLoop:
             if isinstance(message, Listen):
                 for sock in message.sockets:
                     sock.close()
+            elif isinstance(message, Carry):
+                message.carrier.sock.close()
 
     # Messages
 
@@ -247,6 +274,15 @@ class RelayLoop:
         served = self._forwards.get(message.forward)
         if served is not None:
             served.watch(on=message.on)
+
+    def _carry(self, message: Carry) -> None:
+        self.carriers.add(message.name, message.carrier)
+        self._ceiling = _ceiling(ours=len(self.ends))
+        for served in self._forwards.values():
+            served.try_again()
+
+    def _retire(self, message: Retire) -> None:
+        self.carriers.retire(message.name)
 
     def _stop(self, _message: Stop) -> None:
         self._stopping = True
@@ -344,6 +380,8 @@ _HANDLERS: dict[type, Callable[[RelayLoop, Any], None]] = {
     Query: RelayLoop._query,  # noqa: SLF001
     Watch: RelayLoop._watch,  # noqa: SLF001
     Stop: RelayLoop._stop,  # noqa: SLF001
+    Carry: RelayLoop._carry,  # noqa: SLF001
+    Retire: RelayLoop._retire,  # noqa: SLF001
 }
 
 

@@ -1,13 +1,17 @@
 """What asyncio and the relay loop say to each other (docs/design/contracts.md, section 1).
 
-All are immutable and cross two queues. Sockets travel with `Listen` only; from then on the loop owns
-them. Endpoints are plain addresses: the loop knows no ECS.
+All are immutable and cross two queues. Sockets travel with `Listen` and `Carry` only; from then on the loop
+owns them. Endpoints are plain addresses: the loop knows no ECS.
 """
 
 from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kecs.net.carrier import Carrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +96,22 @@ class Stop:
     """Close everything and end the thread."""
 
 
-ToLoop = Listen | Snapshot | Barrier | Close | Query | Watch | Stop
+@dataclass(frozen=True, slots=True)
+class Carry:
+    """Use this finished connection for endpoints whose `carrier` is `name`, beside those it has."""
+
+    name: str
+    carrier: Carrier
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Open nothing more on the carriers of `name`; each is closed when its last connection has ended."""
+
+    name: str
+
+
+ToLoop = Listen | Snapshot | Barrier | Close | Query | Watch | Stop | Carry | Retire
 
 # From the loop
 
@@ -147,6 +166,8 @@ class Counters:
     """Held connections that were closed because nothing came in time, or there were too many."""
     by_endpoint: tuple[tuple[str, int], ...] = ()
     """Open connections by endpoint id."""
+    taking: tuple[str, ...] = ()
+    """Ids of the endpoints of which one takes the next connection."""
     failed: int = 0
     """Connections that a defect of the loop ended; each is in the log."""
 
@@ -181,10 +202,27 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class CarrierLost:
+    """A carrier has ended that was not retired; `left` more of the same name still serve."""
+
+    name: str
+    why: str
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Congested:
+    """All `carriers` of this name have a stream that holds up the others: one more would help."""
+
+    name: str
+    carriers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Died:
     """The loop's thread ended by a failure: the process must exit non-zero and be started again."""
 
     error: str
 
 
-FromLoop = Seen | Drained | Refused | Waiting | Stats | Opened | Ended | Died
+FromLoop = Seen | Drained | Refused | Waiting | Stats | Opened | Ended | CarrierLost | Congested | Died

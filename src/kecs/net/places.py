@@ -6,6 +6,7 @@ Used by `kecs.net.served` on the loop's thread only. It decides who takes a conn
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Container, Sequence
 
 from kecs.forward import balance
@@ -17,15 +18,26 @@ ASIDE = (0.05, 0.2)
 since a task may be about to listen; long enough that a task which was killed a moment ago and still
 stands in the snapshot is not asked for every connection."""
 
+LONG_ASIDE = (1.0, 30.0)
+"""The same for a place with a `patience` of its own that did not answer at all, or is not to be reached.
+Such a way may be cut off for hours: no client loses time by trying it, a probe looks whether it is back."""
+
 REPORT_EVERY = 1.0
 """Seconds between two reports that the same endpoint refuses."""
+
+_SILENT = frozenset(
+    getattr(errno, name)
+    for name in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH", "EHOSTDOWN", "ENETDOWN")
+    if hasattr(errno, name)
+)
 
 
 class Place:
     """One endpoint, kept while it is in the snapshot or has connections."""
 
     __slots__ = (
-        "address", "aside_until", "delay", "draining", "endpoint", "gone", "invalid", "open", "reported_at",
+        "address", "aside_until", "carrier", "delay", "draining", "endpoint", "gone", "invalid", "lost",
+        "open", "probing", "reported_at",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -39,8 +51,14 @@ class Place:
         self.aside_until = 0.0
         self.delay = 0.0
         self.reported_at = float("-inf")
+        self.lost = False
+        """It did not answer at all: no client gets it before a probe got through."""
+        self.probing = False
+        self.carrier = endpoint.carrier
         self.invalid: OSError | None = None
         self.address = dial.Address(0, (), may_meet_itself=False)
+        if self.carrier:
+            return
         try:
             self.address = dial.address(endpoint.host, endpoint.port)
         except OSError as error:
@@ -50,9 +68,14 @@ class Place:
 class Places:
     """All of a forward's places."""
 
-    __slots__ = ("_all", "_aside", "_awaited", "_taking", "_turn")
+    __slots__ = ("_all", "_aside", "_awaited", "_carriers", "_plain", "_taking", "_turn")
 
-    def __init__(self) -> None:
+    def __init__(self, carriers: Container[str] = ()) -> None:
+        """`carriers`: the names of those that are there, as they are at each time."""
+        self._carriers = carriers
+        self._plain = True
+        """All places are of one rank, dialled and not lost: nothing but a refusal keeps one from being
+        chosen."""
         self._all: dict[tuple[str, str, int], Place] = {}
         self._taking: list[Place] = []
         """Those that take new connections."""
@@ -75,14 +98,15 @@ class Places:
                 place.draining = place.gone = True
                 self._all[key] = place
         self._taking = [place for place in self._all.values() if not place.draining]
+        self._look_at_them()
         self._awaited = {endpoint.id for endpoint in endpoints if endpoint.draining}
         return [name for name in sorted(self._awaited) if self._drained(name)]
 
     def choose(self, now: float, tried: Container[Place]) -> Place | None:
         """Return the place for the next connection, None when none takes it now."""
         candidates = self._taking
-        if tried or now < self._aside:
-            candidates = [p for p in candidates if p.aside_until <= now and p not in tried]
+        if not self._plain or tried or now < self._aside:
+            candidates = self._candidates(now, tried)
         index = balance.choose(candidates, self._turn)
         if index < 0:
             return None
@@ -91,7 +115,24 @@ class Places:
 
     def available(self, now: float) -> bool:
         """Whether a place takes connections now."""
-        return any(place.aside_until <= now for place in self._taking)
+        return any(self._takes(place, now) for place in self._taking)
+
+    def taking(self, now: float) -> tuple[str, ...]:
+        """Return the ids of the endpoints of which one takes the next connection."""
+        return tuple(sorted({place.endpoint.id for place in self._candidates(now, ())}))
+
+    def _takes(self, place: Place, now: float) -> bool:
+        if place.lost or place.aside_until > now:
+            return False
+        return not place.carrier or place.carrier in self._carriers
+
+    def _candidates(self, now: float, tried: Container[Place]) -> list[Place]:
+        """Return those that take a connection now: of all that can, the ones of the lowest rank."""
+        able = [place for place in self._taking if self._takes(place, now) and place not in tried]
+        if self._plain:
+            return able
+        lowest = min((place.endpoint.rank for place in able), default=0)
+        return [place for place in able if place.endpoint.rank == lowest]
 
     def release(self, place: Place) -> bool:
         """Count one connection to `place` less; True when its endpoint is thereby drained."""
@@ -103,10 +144,14 @@ class Places:
             del self._all[(endpoint.id, endpoint.host, endpoint.port)]
         return endpoint.id in self._awaited and self._drained(endpoint.id)
 
-    def refused(self, place: Place, now: float) -> bool:
-        """Set `place` aside for a moment; True when this is to be reported."""
-        first, most = ASIDE
-        place.delay = min(place.delay * 2, most) if place.delay else first
+    def refused(self, place: Place, now: float, code: int | None = None) -> bool:
+        """Set `place` aside for a moment after the error `code`; True when this is to be reported."""
+        silent = place.endpoint.patience is not None and code in _SILENT
+        if place.lost != silent:
+            place.lost = silent
+            self._look_at_them()
+        first, most = LONG_ASIDE if silent else ASIDE
+        place.delay = min(max(place.delay * 2, first), most)
         place.aside_until = now + place.delay
         self._aside = max(self._aside, place.aside_until)
         if now - place.reported_at < REPORT_EVERY:
@@ -116,7 +161,25 @@ class Places:
 
     def retry_at(self, now: float) -> float | None:
         """Return when the first place that is set aside comes back; None when none will."""
-        return min((place.aside_until for place in self._taking if place.aside_until > now), default=None)
+        return min((p.aside_until for p in self._taking if p.aside_until > now and not p.lost), default=None)
+
+    def due_for_a_probe(self, now: float) -> tuple[list[Place], float | None]:
+        """Return the lost places to be probed now, and when the next one is due."""
+        lost = [place for place in self._taking if place.lost and not place.probing]
+        due = [place for place in lost if place.aside_until <= now]
+        return due, min((place.aside_until for place in lost if place.aside_until > now), default=None)
+
+    def found(self, place: Place) -> None:
+        """Take that a probe got through to `place`."""
+        place.lost = False
+        place.delay = place.aside_until = 0.0
+        self._look_at_them()
+
+    def _look_at_them(self) -> None:
+        taking = self._taking
+        self._plain = not any(place.carrier or place.lost for place in taking) and (
+            len({place.endpoint.rank for place in taking}) < 2
+        )
 
     def counts(self) -> tuple[tuple[str, int], ...]:
         """Return the open connections by endpoint id."""

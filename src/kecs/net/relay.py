@@ -28,6 +28,7 @@ from kecs.net.poller import EDGE, ERROR, HANG_UP, IN, OUT, READ_END, URGENT
 if TYPE_CHECKING:
     from kecs.net.connection import Connection
     from kecs.net.loop import RelayLoop
+    from kecs.net.stream import Stream
 
 BUFFER = 64 * 1024
 """Size of the shared buffer, and so the most that a connection keeps for each direction."""
@@ -61,7 +62,7 @@ class End:
         self.connection = connection
         self.sock = sock
         self.fd = sock.fileno()
-        self.peer: End | None = None
+        self.peer: End | Stream | None = None
         """The other end once both are connected, until the connection is closed."""
         self.count = 0
         """Bytes read from this socket."""
@@ -171,7 +172,7 @@ class End:
         assert self.peer is not None
         self.peer.pump(to_the_end=True)
 
-    def pass_end(self, peer: End) -> None:
+    def pass_end(self, peer: End | Stream) -> None:
         """Pass this end's FIN on; close when both are done.
 
         All that came before it was handed over: nothing is read while the peer has pending bytes.

@@ -6,6 +6,7 @@ that refuses, to another; when none is left it is held, unread, until a snapshot
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import socket
@@ -26,6 +27,7 @@ from kecs.net.messages import (
     Waiting,
 )
 from kecs.net.places import Place, Places
+from kecs.net.probe import Probe
 
 if TYPE_CHECKING:
     from kecs.net.loop import RelayLoop
@@ -49,12 +51,12 @@ class Served:
         self.name = name
         self.limits = limits
         self.listeners: list[Accepting] = []
-        self.places = Places()
+        self.places = Places(loop.carriers)
         self.connections: set[Connection] = set()
         self.held: dict[Connection, None] = {}
         """In the order of their arrival."""
         self.dialling: dict[Connection, float] = {}
-        """When to give the dial up, in the order of those times."""
+        """When to give the dial up."""
         self.serving = False
         """Those that wait are about to be served."""
         self.hungry = False
@@ -81,6 +83,11 @@ class Served:
         """Use these endpoints from now on."""
         for endpoint in self.places.replace(endpoints):
             self.loop.say(Drained(self.name, endpoint))
+        self.try_again()
+        self._probe()
+
+    def try_again(self) -> None:
+        """Have those that wait tried again: places may take them that did not before."""
         if self.held:
             self._try_again()
 
@@ -109,6 +116,7 @@ class Served:
             expired=self.expired,
             failed=self.failed,
             by_endpoint=self.places.counts(),
+            taking=self.places.taking(self.loop.now),
         )
 
     # The life of a connection
@@ -135,6 +143,11 @@ class Served:
         now = self.loop.now
         while (place := self.places.choose(now, connection.tried)) is not None:
             try:
+                if place.carrier:
+                    stream = self.loop.carriers.open(place.carrier, place.endpoint.port, connection)
+                    self._take(connection, place)
+                    connection.carried(stream)
+                    return True
                 if place.invalid is not None:
                     raise place.invalid
                 sock, done = dial.begin(place.address)
@@ -146,25 +159,34 @@ class Served:
                     break
                 self._set_aside(connection, place, error)
                 continue
-            if self.held:
-                self._unhold(connection)
-                self._fed()
-            place.open += 1
-            connection.place = place
+            self._take(connection, place)
             if done:
                 place.delay = 0.0
                 connection.open(sock)
             else:
                 connection.dialling(sock)
-                self.dialling[connection] = now + self.loop.connect_timeout
+                self.dialling[connection] = now + self._patience(place)
                 self.wake(self.dialling[connection])
             return True
         else:
             self._fed()  # whatever it lacks now, it is not descriptors
         connection.tried = NOTHING
+        self._probe()
         if (retry := self.places.retry_at(now)) is not None:
             self.wake(retry)
         return False
+
+    def _take(self, connection: Connection, place: Place) -> None:
+        """Count `connection` to `place`, which it waits for no longer."""
+        if self.held:
+            self._unhold(connection)
+            self._fed()
+        place.open += 1
+        connection.place = place
+
+    def _patience(self, place: Place) -> float:
+        own = place.endpoint.patience
+        return self.loop.connect_timeout if own is None else own
 
     def connected(self, connection: Connection, sock: socket.SocketType) -> None:
         """Relay, now that a dial is done."""
@@ -207,9 +229,30 @@ class Served:
 
     def _set_aside(self, connection: Connection, place: Place, error: OSError) -> None:
         connection.tried |= {place}
-        if self.places.refused(place, self.loop.now):
+        self._refuse(place, error)
+
+    def _refuse(self, place: Place, error: OSError) -> None:
+        if self.places.refused(place, self.loop.now, error.errno):
             text = error.strerror or str(error)
             self.loop.say(Refused(self.name, place.endpoint.id, text, time.time()))
+        if place.lost:
+            self.wake(place.aside_until)
+
+    def _probe(self) -> None:
+        """Look whether lost places are back, without a client."""
+        due, later = self.places.due_for_a_probe(self.loop.now)
+        for place in due:
+            place.probing = True
+            self.loop.chores.append(Probe(self.loop, place, self._patience(place), self._probed).begin)
+        if later is not None:
+            self.wake(later)
+
+    def _probed(self, place: Place, error: OSError | None) -> None:
+        if error is None:
+            self.places.found(place)
+            self.try_again()
+        else:
+            self._refuse(place, error)
 
     def _release(self, place: Place) -> None:
         if self.places.release(place):
@@ -287,8 +330,10 @@ class Served:
         for connection, when in list(self.dialling.items()):
             if when > now:
                 self.wake(when)
-                break
-            self.refused(connection, TimeoutError(0, f"no answer within {self.loop.connect_timeout:g} s"))
+            elif connection.place is not None:
+                seconds = self._patience(connection.place)
+                self.refused(connection, TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s"))
+        self._probe()
         soonest = float("inf")
         for connection in list(self.held):
             deadline = connection.since + self.limits.seconds
