@@ -1,0 +1,439 @@
+"""The tunnel into one pod: many connections over one socket to the API server.
+
+`kecs.agent.tunnels` makes one of what `kecs.kube.upgrade` opened and hands it to the relay loop by `Carry`;
+it is a `kecs.net.carrier.Carrier`, and everything in here runs on the loop's thread and waits for nothing.
+
+What it costs is decided at the far end, where the API server, the kubelet and the container runtime pass
+the bytes on: each of them works per wake-up. So all that the connections want to say in one turn of the
+loop leaves in one write, at the turn's end: frames, openings and resets of any number of them.
+
+The rules of the protocol are `wire.portforward`'s, what a slow client costs is `net.congestion`'s and what an
+upload may have under way `kube.uploads`'.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import math
+import struct
+import termios
+from typing import TYPE_CHECKING
+
+from kecs.kube.pipe import pipe
+from kecs.net.congestion import Congestion
+from kecs.net.poller import ERROR, HANG_UP, IN, OUT
+from kecs.wire.portforward import Client, Ended, Failure
+from kecs.wire.spdy import Buffer, GoAway, Pong, ProtocolError
+from kecs.wire.websocket import Framing
+
+if TYPE_CHECKING:
+    from kecs.kube.upgrade import Upgraded
+    from kecs.net.loop import RelayLoop
+    from kecs.net.stream import Stream
+
+PING_EVERY = 2.0
+"""Seconds without a word from the far end after which it is asked for one."""
+ANSWER = 2.5
+"""Seconds for its answer, once the API server has the question. So silence is noticed within 4.5 s."""
+FULL = 256 * 1024
+"""Bytes that wait for the socket at which connections keep what more they have, and are not read."""
+UNUSED = 30.0
+"""Seconds after which a second tunnel into a pod, that nobody uses any more, is closed."""
+LOOK = 0.5
+"""Seconds between two looks at who waits, while a client that does not read stops the tunnel."""
+
+_log = logging.getLogger(__name__)
+
+
+class Tunnel:
+    """One connection to the API server that leads into one pod."""
+
+    def __init__(self, upgraded: Upgraded) -> None:
+        self.sock = upgraded.sock
+        self.fd = upgraded.sock.fileno()
+        self._loop: RelayLoop
+        self._name = ""
+        self._pipe = pipe(upgraded.sock)
+        self._websocket = Framing() if upgraded.framing == "websocket" else None
+        self._first = upgraded.rest
+        self._client = Client()
+        self._streams: dict[int, Stream] = {}
+        """By channel, which is the connection's id in `wire.portforward`."""
+        self._out = memoryview(b"")
+        """What is being written."""
+        self._blocked = False
+        """The socket takes no more: epoll says when it does."""
+        self._flushing = False
+        """A flush is among the chores."""
+        self._queued = False
+        """Among the loop's `ready`: there is more to be read that epoll does not know of."""
+        self._waiting: dict[Stream, None] = {}
+        """Streams whose clients have more to say than there is room for, in their turn."""
+        self._congestion = Congestion()
+        self._said = (False, False)
+        """Whether it is congested and paused, as far as the loop knows."""
+        self._closed = False
+        self._retired = False
+        self._heard_at = 0.0
+        self._asked_at = math.inf
+        self._asked_behind = 0
+        """How many bytes have to reach the API server before the ping has."""
+        self._sent = 0
+        """Bytes that the socket took."""
+        self._reached = 0
+        """Bytes that had reached the API server when it was looked last."""
+        self._used_at = 0.0
+
+    # What `Carrier` says
+
+    @property
+    def load(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    @property
+    def takes(self) -> bool:
+        """Whether it opens streams at all."""
+        return not self._closed and not self._retired and self._client.can_open()
+
+    @property
+    def congested(self) -> bool:
+        """Whether a stream holds up the others."""
+        return self._congestion.congested
+
+    def begin(self, loop: RelayLoop, name: str) -> None:
+        """Begin to serve."""
+        self._loop, self._name = loop, name
+        self._heard_at = self._used_at = loop.now
+        loop.add(self, IN)
+        loop.at(loop.now + PING_EVERY, self._tick)
+        if self._first:
+            self._take(memoryview(self._first))
+            self._first = b""
+
+    def open(self, port: int, stream: Stream) -> int:
+        """Begin a stream."""
+        channel = self._client.open(port)
+        self._streams[channel] = stream
+        self._soon()
+        if not self._client.can_open():
+            self._loop.chores.append(self._exhausted)
+        return channel
+
+    def send(self, channel: int, data: memoryview) -> int:
+        """Take bytes for the far end, all or none."""
+        if not self._has_room():
+            self._waiting[self._streams[channel]] = None
+            return 0
+        self._client.send(channel, bytes(data))
+        self._soon()
+        return len(data)
+
+    def end(self, channel: int) -> None:
+        """Say that this side of the stream sends nothing more."""
+        self._client.half_close(channel)
+        self._soon()
+
+    def abort(self, channel: int) -> None:
+        """End the stream at once."""
+        stream = self._streams.pop(channel, None)
+        if stream is not None:
+            self._client.abort(channel)
+            self._gone(stream)
+            self._soon()
+
+    def relieved(self, stream: Stream) -> None:
+        """Note that a client took what was kept for it."""
+        self._congestion.note(stream, self._loop.now)
+        self._tell()
+
+    def retire(self) -> None:
+        """Close when the last stream has ended."""
+        self._retired = True
+        self._close_if_done()
+
+    def fail(self, error: Exception) -> None:
+        """Keep an unexpected error with this tunnel."""
+        _log.error("the tunnel to %s failed", self._name, exc_info=error)
+        self._die(f"{type(error).__name__}: {error}")
+
+    # Reading
+
+    def on_event(self, mask: int) -> None:
+        """Do what epoll saw."""
+        if mask & OUT:
+            self._write()
+        if mask & ~OUT:
+            if not self._congestion.paused:
+                self._read()
+            elif mask & (ERROR | HANG_UP):
+                self._die("the connection broke")
+
+    def resume(self) -> None:
+        """Read on where the last turn was cut short."""
+        self._queued = False
+        if not self._congestion.paused:
+            self._read()
+
+    def _read(self) -> None:
+        """Read what there is, at most one bufferful, and hand it out."""
+        if self._closed:
+            return
+        view = self._loop.wide
+        size, limit, more = 0, len(view), True
+        why = None
+        try:
+            while more and size < limit:
+                got = self._pipe.read(view[size:])
+                if not got:
+                    if got == 0:
+                        why = "the API server closed the connection"
+                    more = False
+                    break
+                size += got
+                more = self._pipe.more(got)
+        except OSError as error:
+            why = error.strerror or str(error)
+        if size:
+            self._heard_at = self._loop.now
+            self._take(view[:size])
+        if why is not None:
+            self._die(self._reason(why))
+        elif more and not self._closed:
+            self._later()
+
+    def _take(self, data: memoryview) -> None:
+        """Hand out what the far end says."""
+        try:
+            if self._websocket is None:
+                self._hand_out(data)
+                return
+            for piece in self._websocket.receive(data):
+                self._hand_out(memoryview(piece))
+            if self._websocket.closed is not None:
+                self._die(self._reason("the API server closed the connection"))
+        except ProtocolError as error:
+            self._die(f"the API server does not speak SPDY: {error}")
+
+    def _hand_out(self, data: memoryview) -> None:
+        streams = self._streams
+        for channel, what in self._client.receive(data):
+            if type(what) is memoryview:
+                stream = streams.get(channel)
+                if stream is not None:
+                    try:
+                        stream.received(what)
+                    except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+                        stream.connection.fail(error)
+                    if stream.buffered:
+                        self._congestion.note(stream, self._loop.now)
+            elif isinstance(what, Ended | Failure):
+                self._ended(channel, what)
+            elif isinstance(what, GoAway):
+                self._loop.chores.append(self._exhausted)
+            else:
+                self._answered(what)
+        self._tell()
+        if self._client.session.pending:  # an answer to its ping, or resets
+            self._soon()
+
+    def _ended(self, channel: int, what: Ended | Failure) -> None:
+        stream = self._streams.pop(channel, None)
+        if stream is None:
+            return
+        self._gone(stream)
+        try:
+            if isinstance(what, Ended):
+                stream.finish(whole=what.whole)
+            else:
+                stream.fail(what.text, untouched=what.untouched)
+        except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+            stream.connection.fail(error)
+
+    def _answered(self, _pong: Pong) -> None:
+        """Whatever is heard counts as a sign of life."""
+
+    def _reason(self, why: str) -> str:
+        closed = self._websocket.closed if self._websocket is not None else None
+        return why if closed is None or not closed.reason else f"{why}: {closed.reason}"
+
+    def _later(self) -> None:
+        if not self._queued:
+            self._queued = True
+            self._loop.ready.append(self)
+
+    # Writing
+
+    def _soon(self) -> None:
+        """Write at the end of this turn; within the chores: of the next one, which brings more."""
+        if not self._flushing and not self._blocked and not self._closed:
+            self._flushing = True
+            self._loop.chores.append(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        try:
+            self._write()
+        except Exception as error:  # noqa: BLE001 - the top of this tunnel's handling
+            self.fail(error)
+
+    def _write(self) -> None:
+        """Write all there is, and let those go on who waited for room."""
+        while not self._closed:
+            if not len(self._out):
+                self._out = memoryview(b"".join(self._frames()))
+                if not len(self._out):
+                    break
+            try:
+                taken = self._pipe.write(self._out)
+            except OSError as error:
+                self._die(error.strerror or str(error))
+                return
+            if not taken:
+                self._block(blocked=True)
+                return
+            self._sent += taken
+            self._out = self._out[taken:]
+        self._block(blocked=False)
+        self._let_go_on()
+
+    def _frames(self) -> list[Buffer]:
+        frames = self._client.session.take()
+        if self._websocket is None:
+            return frames
+        return [*self._websocket.take(), *self._websocket.wrap(frames)]
+
+    def _let_go_on(self) -> None:
+        """Let each that waits fill what room there is; who gets none, or has more, is behind the others."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = list(self._waiting), {}
+        for index, stream in enumerate(waiting):
+            if not self._has_room():
+                self._waiting = dict.fromkeys(waiting[index:]) | self._waiting
+                return
+            try:
+                stream.go_on()
+            except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+                stream.connection.fail(error)
+
+    def _has_room(self) -> bool:
+        return self._client.session.pending + len(self._out) < FULL
+
+    def _block(self, *, blocked: bool) -> None:
+        if blocked != self._blocked and not self._closed:
+            self._blocked = blocked
+            self._watch()
+
+    def _watch(self) -> None:
+        mask = 0 if self._said[1] else IN
+        self._loop.poller.modify(self.fd, mask | OUT if self._blocked else mask)
+
+    # Slow clients
+
+    def _tell(self) -> None:
+        """Act on a change: new connections go elsewhere, reading stops."""
+        congestion = self._congestion
+        before, self._said = self._said, (congestion.congested, congestion.paused)
+        if before == self._said or self._closed:
+            return
+        if before[0] != congestion.congested:
+            self._loop.carriers.changed(self._name, self)
+        if before[1] != congestion.paused:
+            self._watch()
+            if congestion.paused:
+                self._loop.at(self._loop.now + LOOK, self._look)
+            else:
+                self._later()
+
+    def _look(self) -> None:
+        """End the client that does not read, when others wait because of it."""
+        if self._closed or not self._congestion.paused:
+            return
+        culprit = self._congestion.culprit(self._streams.values(), self._loop.now)
+        if culprit is not None:
+            culprit.connection.reset("it did not read while others waited for the same tunnel")
+        if self._congestion.paused:
+            self._loop.at(self._loop.now + LOOK, self._look)
+
+    # Life and death
+
+    def _tick(self) -> None:
+        """Ask for a sign of life when there was none, and let go of a tunnel that is not needed any more."""
+        if self._closed:
+            return
+        loop = self._loop
+        loop.at(loop.now + PING_EVERY, self._tick)
+        if self._streams:
+            self._used_at = loop.now
+        elif loop.now - self._used_at >= UNUSED and loop.carriers.others(self._name, self):
+            loop.carriers.spare(self._name, self)
+            return
+        if self._asked_at == math.inf and loop.now - self._heard_at >= PING_EVERY * 0.9:
+            self._client.session.ping()
+            self._asked_at = loop.now
+            self._asked_behind = self._sent + len(self._out) + self._client.session.pending
+            self._reached = self._sent - self._unsent()
+            self._soon()
+            loop.at(loop.now + ANSWER, self._judge)
+
+    def _judge(self) -> None:
+        """End a tunnel through which nothing comes.
+
+        The question may still stand behind an upload on a slow line: then that has to get on, at least.
+        Nothing is heard either while nothing is read.
+        """
+        if self._closed:
+            return
+        if self._heard_at > self._asked_at:
+            self._asked_at = math.inf
+            return
+        reached = self._sent - self._unsent()
+        if self._congestion.paused or self._reached < reached < self._asked_behind:
+            self._reached = reached
+            self._loop.at(self._loop.now + ANSWER, self._judge)
+        else:
+            self._die(f"no sign of life for {self._loop.now - self._heard_at:.1f} s")
+
+    def _unsent(self) -> int:
+        """Bytes (of TLS) that have not reached the other side's kernel (tcp(7), SIOCOUTQ)."""
+        with contextlib.suppress(OSError):
+            raw = fcntl.ioctl(self.fd, termios.TIOCOUTQ, b"\0\0\0\0")
+            return int(struct.unpack("i", raw)[0])
+        return 0
+
+    def _exhausted(self) -> None:
+        """Have another tunnel opened: this one takes no more streams, and ends with those it has."""
+        if not self._closed:
+            self._loop.carriers.changed(self._name, self)
+
+    def _gone(self, stream: Stream) -> None:
+        """Forget a stream."""
+        self._waiting.pop(stream, None)
+        self._congestion.over(stream)
+        self._tell()
+        if self._retired and not self._streams:
+            self._loop.chores.append(self._close_if_done)
+
+    def _close_if_done(self) -> None:
+        if not self._streams and not self._closed:
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._loop.ends.pop(self.fd, None)
+        self.sock.close()
+        self._out = memoryview(b"")
+        self._waiting.clear()
+
+    def _die(self, why: str) -> None:
+        """Close, and tell everyone whose connection ends with it."""
+        if self._closed:
+            return
+        self._close()
+        streams, self._streams = self._streams, {}
+        self._loop.carriers.lost(self._name, self, why)
+        for stream in streams.values():
+            stream.lose(f"the tunnel was lost: {why}")
