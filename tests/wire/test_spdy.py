@@ -40,7 +40,7 @@ class Server:
         return control(2, struct.pack("!I", stream) + self.pack(raw), flags)
 
     def read(self, session: spdy.Session) -> list[tuple]:
-        """What the client has queued: ("SYN", id, headers, fin), ("DATA", id, bytes, fin) or (type, *words)."""
+        """What the client queued: ("SYN", id, headers, fin), ("DATA", id, bytes, fin) or (type, *words)."""
         taken = session.take()
         assert session.pending == 0
         self.buffer += b"".join(taken)

@@ -28,9 +28,10 @@ Half-close does not reach the pod: the runtime never shuts down one direction. A
 it closes both, cuts what the pod was still sending and reports an orderly end: see `Client.half_close` and
 `Ended.whole`.
 
-There is no flow control. A data frame that nobody reads at the far end blocks every fifth stream and, in the
-end, all of them; RST does not help, as it queues up behind. Send nothing more to a connection that has ended:
-after the pod closes, the runtime takes one more frame and the second one blocks.
+There is no flow control. While a pod does not read, its frames wait at the far end in one of five queues of
+50 frames, which streams share; when that is full, the server reads nothing more of the whole session, answers
+no PING, and does not see an RST either, as it stands in the same line. Tried: 6 MB to a pod that never reads.
+So an unanswered PING on a session that is sending may mean a slow pod, and only another session helps others.
 """
 
 from __future__ import annotations
