@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -15,66 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
-
+from benchmarks.instance import NETWORK, Bench
 from benchmarks.table import Row, spread
 from kecs.client.agent import AgentClient
 from kecs.client.rpc_types import StartRequest
 from kecs.forward.spec import ForwardSpec, Target
-from kecs.paths import InstancePaths
 
 RUNS = 7
-KECS = str(Path(sys.executable).with_name("kecs"))
 SERVER = Path(__file__).resolve().parent.parent / "examples/hello/server.py"
-NETWORK = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "assignPublicIp": "ENABLED"}}
-
-
-class Bench:
-    """A temporary home with one instance."""
-
-    def __init__(self) -> None:
-        self.home = Path(tempfile.mkdtemp(prefix="kecs-bench-", dir="/tmp"))
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "KECS_"))}
-        self.environment["KECS_HOME"] = str(self.home)
-        self.paths = InstancePaths(self.home, "default")
-
-    def kecs(self, *arguments: str) -> str:
-        """Run `kecs`; it must succeed."""
-        done = subprocess.run(
-            [KECS, *arguments], env=self.environment, check=True, capture_output=True, text=True, timeout=90
-        )
-        return done.stdout
-
-    def ecs(self) -> Any:
-        """Return a boto3 client of the instance."""
-        values = dict(
-            line.removeprefix("export ").split("=", 1)
-            for line in self.kecs("env", "--shell", "sh").splitlines()
-            if "=" in line
-        )
-        return boto3.session.Session().client(
-            "ecs",
-            endpoint_url=values["AWS_ENDPOINT_URL_ECS"].strip("'\"; "),
-            region_name="us-east-1",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-
-    def memory(self, pid_file: Path) -> float:
-        """Return the resident megabytes of the process whose pid `pid_file` holds."""
-        status = Path(f"/proc/{int(pid_file.read_text())}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-    def close(self) -> None:
-        """End what was started."""
-        subprocess.run(
-            [KECS, "destroy", "--yes"],
-            env=self.environment,
-            check=False,
-            capture_output=True,
-            timeout=90,
-        )
-        shutil.rmtree(self.home, ignore_errors=True)
 
 
 def measure() -> list[Row]:

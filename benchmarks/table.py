@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured. `ratio` is ours / peer; a budget on a plain figure has no peer."""
+    """What was measured. `ratio` is ours / peer; a budget on a plain figure has no peer.
+
+    A row without a budget says where another's figure comes from.
+    """
 
     measure: str
     ours: float
     unit: str
-    budget: str
-    met: bool
+    budget: str = ""
+    met: bool | None = None
     peer: float | None = None
     peer_name: str | None = None
     ratio: float | None = None
@@ -24,6 +27,31 @@ class Row:
     def as_json(self) -> dict[str, object]:
         """Return the row as plain values."""
         return asdict(self)
+
+
+def beside(
+    measure: str,
+    unit: str,
+    ours: list[float],
+    peers: dict[str, list[float]],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Row:
+    """Return the row of a measure that was taken alternately: figure i of each is of round i.
+
+    The peer is the best of `peers` (name to figures): the one with the highest median where the ratio
+    must be `at_least` something, else with the lowest. The ratio is the median of the rounds' ratios.
+    """
+    best = (max if at_least is not None else min)(peers, key=lambda name: statistics.median(peers[name]))
+    ratio = statistics.median(a / b for a, b in zip(ours, peers[best], strict=True))
+    budget, met = "", None
+    if at_least is not None:
+        budget, met = f"at least {at_least}", ratio >= at_least
+    elif at_most is not None:
+        budget, met = f"at most {at_most}", ratio <= at_most
+    middle, other = statistics.median(ours), statistics.median(peers[best])
+    return Row(measure, middle, unit, budget, met, other, best, ratio, spread(ours))
 
 
 def spread(values: list[float]) -> float:
@@ -42,5 +70,5 @@ def show(rows: list[Row]) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     peer = "" if row.peer is None else f"{row.peer:.3g} {row.unit} ({row.peer_name})"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    met = "yes" if row.met else "NO"
+    met = "" if row.met is None else "yes" if row.met else "NO"
     return (row.measure, f"{row.ours:.3g} {row.unit}", peer, ratio, f"{row.spread:.0%}", row.budget, met)
