@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 
 from tests.process.harness import until
@@ -41,7 +42,7 @@ def remove(name: str) -> None:
     """Remove the group and all below it, once their processes have ended."""
     for root in _mounts("cgroup", "cgroup2"):  # runc makes one in the other version's mount, too
         if (root / name).is_dir():
-            until(lambda top=root / name: _removed(top), f"{root / name} is removed", seconds=REMOVE_SECONDS)
+            until(partial(_removed, root / name), f"{root / name} is removed", seconds=REMOVE_SECONDS)
 
 
 def _removed(top: Path) -> bool:
