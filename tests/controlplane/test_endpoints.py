@@ -5,8 +5,8 @@ import pytest
 from tests.controlplane.world import PRIVATE, REGION, service, state_of, task, task_definition
 
 from kecs.client.endpoints import Route
-from kecs.controlplane.endpoints import all_targets, key_of, target_at, touched
-from kecs.ecs.model import Service, Task, TaskPort
+from kecs.controlplane.endpoints import all_targets, key_of, nodes_changed, target_at, touched
+from kecs.ecs.model import Node, NodePort, Service, Task, TaskPort
 
 WEB = (REGION, "default", "web", None)
 
@@ -83,3 +83,84 @@ def test_a_commit_touches_the_targets_of_its_rows():
     assert touched(changes) == {WEB, (REGION, "default", None, lone.id)}
     assert touched({(Service, ("a",)): (service(), service(desired=2))}) == {WEB}
     assert touched({(Task, ("a",)): (None, task_definition())}) == set()
+
+
+POD = {"namespace": "kecs-dev", "pod": "web-1"}
+ONE = Node(name="one", addresses=["203.0.113.7", "192.0.2.7"], ready=True)
+TWO = Node(name="two", addresses=["192.0.2.8"], ready=True)
+
+
+def node_port(port=30080, *, service="web", task_id="", applied=True, **members):
+    return NodePort(
+        region=REGION, cluster="default", service=service, task_id=task_id,
+        **({"container_port": 80} | members), port=port, applied=applied,
+    )  # fmt: skip
+
+
+def routes_of(target):
+    return [
+        (route.kind, route.host or f"{route.namespace}/{route.pod}", route.port)
+        for route in target.tasks[0].ports[0].routes
+    ]
+
+
+TUNNEL = ("tunnel", "kecs-dev/web-1", 80)
+
+
+def test_a_port_of_a_pod_is_reached_at_each_node_and_by_a_tunnel():
+    one = task(service="web", ports=ready(0), **POD)
+    target = all_targets(state_of(task_definition(), service(), one, ONE, TWO, node_port()))[WEB]
+
+    assert target.tasks[0].ports[0].ready
+    assert routes_of(target) == [
+        ("direct", "203.0.113.7", 30080),
+        ("direct", "192.0.2.7", 30080),
+        ("direct", "192.0.2.8", 30080),
+        TUNNEL,
+    ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [ONE],
+        [node_port()],
+        [ONE, node_port(applied=False)],
+        [msgspec.structs.replace(ONE, ready=False), node_port()],
+        [ONE, node_port(container_port=81)],
+        [ONE, node_port(protocol="udp")],
+        [ONE, node_port(service="other")],
+    ],
+    ids=["no port", "no node", "not applied", "not ready", "other port", "udp", "other service"],
+)
+def test_without_an_applied_node_port_on_a_ready_node_there_is_the_tunnel_only(rows):
+    one = task(service="web", ports=ready(0), **POD)
+    assert routes_of(all_targets(state_of(task_definition(), service(), one, *rows))[WEB]) == [TUNNEL]
+
+
+def test_udp_of_a_pod_has_no_tunnel():
+    udp = [TaskPort(container="web", container_port=80, protocol="udp", ready=True)]
+    one = task(service="web", ports=udp, **POD)
+    rows = [ONE, node_port(protocol="udp")]
+    found = routes_of(all_targets(state_of(task_definition(), service(), one, *rows))[WEB])
+    assert [kind for kind, _, _ in found] == ["direct", "direct"]
+
+
+def test_a_standalone_task_of_pods_has_its_own_node_port():
+    one = task(ports=ready(0), **POD)
+    rows = [TWO, node_port(service="", task_id=one.id), node_port(30081)]
+    target = all_targets(state_of(task_definition(), one, *rows))[REGION, "default", None, one.id]
+    assert routes_of(target) == [("direct", "192.0.2.8", 30080), TUNNEL]
+
+
+def test_a_pod_that_does_not_run_yet_has_no_routes():
+    one = task(service="web", status="ACTIVATING", ports=ready(0), **POD)
+    assert routes_of(all_targets(state_of(task_definition(), service(), one, ONE, node_port()))[WEB]) == []
+
+
+def test_node_ports_touch_their_targets_and_nodes_may_touch_all():
+    row, lone = node_port(), node_port(service="", task_id="0" * 32)
+    changes = {(NodePort, row.key): (None, row), (NodePort, lone.key): (lone, None)}
+    assert touched(changes) == {WEB, (REGION, "default", None, "0" * 32)}
+    assert not nodes_changed(changes)
+    assert nodes_changed({(Node, ONE.key): (ONE, None)})

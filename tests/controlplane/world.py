@@ -15,15 +15,24 @@ from kecs.controlplane.controller import Controller
 from kecs.controlplane.hub import Hub
 from kecs.controlplane.task_ports import TaskPorts
 from kecs.ecs import arn, deployments
-from kecs.ecs.context import Context, Knobs
+from kecs.ecs.context import Context, Knobs, RuntimeTraits
 from kecs.ecs.model import Container, Service, Task, TaskDefinition, TaskPort
 from kecs.ecs.state import State
-from kecs.runtimes.base import ContainerObserved, TaskObserved, TaskSpec
+from kecs.runtimes.base import (
+    ContainerObserved,
+    Exposure,
+    NodePortTakenError,
+    TaskObserved,
+    TaskSpec,
+)
 from kecs.store.ecs import Store
 
 REGION = "us-east-1"
 PUBLIC = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "assignPublicIp": "ENABLED"}}
 PRIVATE = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "assignPublicIp": "DISABLED"}}
+PODS = RuntimeTraits(
+    name="kubernetes", instance="dev", instance_id="0a1b2c3d", node_ports=range(30000, 30010)
+)
 KNOBS = Knobs(healthy_after=0.0, ready_timeout=30.0, drain=0.3)
 _ids = itertools.count(1)
 
@@ -182,7 +191,10 @@ class FakeRuntime:
                         name=one.name,
                         status="RUNNING",
                         started_at=time.time(),
-                        listening=[("127.0.0.1", port.host_port) for port in one.ports]
+                        listening=[
+                            ("127.0.0.1", port.container_port if spec.pod else port.host_port)
+                            for port in one.ports
+                        ]
                         if self.machine.listens
                         else [("127.0.0.1", 3000)],
                     )
@@ -204,11 +216,81 @@ class FakeRuntime:
         )
 
 
+class FakeCluster:
+    """The network of a cluster, in memory; implements `kecs.runtimes.base.Exposes`. It outlives `World`s."""
+
+    def __init__(self):
+        self.has: dict[tuple[str, str], Exposure] = {}
+        self.taken: set[int] = set()
+        """Node ports of Services that are not ours."""
+        self.down: str | None = None
+        """Why the API server does not answer."""
+        self.calls = []
+        self.gate: asyncio.Event | None = None
+        """Calls wait for it."""
+        self.attach()
+
+    def attach(self):
+        """Begin anew as a process does: its queues are its own."""
+        self._drifted, self._nodes = asyncio.Queue(), asyncio.Queue()
+
+    async def expose(self, exposure):
+        await self._call("expose", exposure.name)
+        for port in exposure.ports:
+            if port.node_port in self.taken:
+                raise NodePortTakenError(port.node_port)
+        self.has[exposure.key] = exposure
+
+    async def withdraw(self, namespace, name):
+        await self._call("withdraw", name)
+        self.has.pop((namespace, name), None)
+
+    async def exposures(self):
+        await self._call("exposures", "")
+        return list(self.has.values())
+
+    async def drift(self):
+        while True:
+            yield await self._drifted.get()
+
+    async def nodes(self):
+        while True:
+            yield await self._nodes.get()
+
+    def spoil(self, name, exposure=None):
+        """Let somebody else change an exposure, or delete it."""
+        key = next(key for key in self.has if key[1] == name)
+        if exposure is None:
+            del self.has[key]
+        else:
+            self.has[key] = exposure
+        self._drifted.put_nowait(key)
+
+    def say_nodes(self, *nodes):
+        self._nodes.put_nowait(list(nodes))
+
+    def exposed(self):
+        """Return {name: {container port: node port}}."""
+        return {
+            name: {port.container_port: port.node_port for port in each.ports}
+            for (_, name), each in self.has.items()
+        }
+
+    async def _call(self, what, name):
+        self.calls.append((what, name))
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.down is not None:
+            raise OSError(self.down)
+
+
 class World:
     """A store, a runtime, a hub and a controller on one event loop."""
 
-    def __init__(self, path, machine, store):
-        self.machine, self.store = machine, store
+    def __init__(self, path, machine, store, cluster=None):
+        """With a `cluster` tasks are pods, and it is their network."""
+        self.machine, self.store, self.cluster = machine, store, cluster
+        self.traits = PODS if cluster is not None else RuntimeTraits()
         self.runtime = FakeRuntime(machine)
         self.hub = Hub(store.state)
         self.environments = {}
@@ -219,17 +301,20 @@ class World:
             ports=TaskPorts(range(29999, 29899, -1), lambda number: True, lambda: {29999}),
             environments=lambda task, definition: self.environments,
             context=lambda region: Context(
-                region=region or REGION, now=time.time(), new_id=new_id, knobs=KNOBS
+                region=region or REGION, now=time.time(), new_id=new_id, runtime=self.traits, knobs=KNOBS
             ),
+            exposes=cluster,
         )
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, path, machine=None, *rows, taken_up=True):
+    async def open(cls, path, machine=None, *rows, taken_up=True, cluster=None):
         """Open the database at `path`, put `rows`, and let a controller take them up."""
         store = await Store.open(path / "kecs.duckdb")
         await store.transact(lambda tx: [tx.put(row) for row in rows])
-        world = cls(path, machine or Machine(), store)
+        if cluster is not None:
+            cluster.attach()
+        world = cls(path, machine or Machine(), store, cluster)
         try:
             if taken_up:
                 await world.controller.open()

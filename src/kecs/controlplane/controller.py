@@ -17,7 +17,9 @@ from typing import Any
 
 from kecs import aio
 from kecs.controlplane.endpoints import Changes, definition_of
+from kecs.controlplane.exposures import Exposures
 from kecs.controlplane.hub import Hub
+from kecs.controlplane.nodes import follow_nodes
 from kecs.controlplane.observations import Observations
 from kecs.controlplane.ps import short_name
 from kecs.controlplane.task_flow import OVER, Environments, TaskFlows
@@ -29,7 +31,7 @@ from kecs.ecs.errors import LimitExceededException
 from kecs.ecs.model import Key, Service, Task
 from kecs.ecs.state import Tx
 from kecs.ecs.tasks import host_port_conflict, new_task
-from kecs.runtimes.base import Runtime
+from kecs.runtimes.base import Exposes, Runtime
 from kecs.store.ecs import Store
 
 ANY_REGION = ""
@@ -54,9 +56,11 @@ class Controller:
         ports: TaskPorts,
         environments: Environments,
         context: Callable[[str], Context],
+        exposes: Exposes | None = None,
         clock: Callable[[], float] = time.time,
         plans: bool = True,
     ) -> None:
+        """`exposes` is the runtime again where it has a network of its own."""
         self._store, self._runtime, self._hub = store, runtime, hub
         self._context, self._clock = context, clock
         self._knobs = context(ANY_REGION).knobs
@@ -72,6 +76,9 @@ class Controller:
         self._planning = plans
         self._service_alarms: Timers[Key] = Timers(self.wake, clock)
         self._task_alarms: Timers[Key] = Timers(self._time_has_come, clock)
+        self.exposures = Exposures(store, exposes, context, clock) if exposes is not None else None
+        """None where the runtime has no network of its own."""
+        self._exposes = exposes
         self._workers: list[asyncio.Task[None]] = []
         self.failed = asyncio.Event()
         """Set when a worker ended that must not: the process is of no use any more."""
@@ -98,12 +105,17 @@ class Controller:
         for service in state.scan(Service):
             self.wake(service.key)
         self._work(self._do_what_is_due(), "planner of services")
+        if self.exposures is not None and self._exposes is not None and self._planning:
+            self._work(self.exposures.run(), "exposures")
+            self._work(follow_nodes(self._store, self._exposes), "nodes of the cluster")
 
     async def close(self) -> None:
         """Let go; tasks go on by themselves."""
         self._service_alarms.clear()
         self._task_alarms.clear()
         await aio.cancel(*self._workers)
+        if self.exposures is not None:
+            await self.exposures.close()
         await self._flows.close()
 
     def wake(self, service: Key) -> None:
@@ -162,6 +174,8 @@ class Controller:
     def _on_commit(self, changes: Changes) -> None:
         self._hub.apply(self._store.state, changes)
         self._flows.on_commit(changes)
+        if self.exposures is not None:
+            self.exposures.on_commit(changes)
         for old, new in changes.values():
             row = new or old
             if isinstance(row, Service):

@@ -14,7 +14,14 @@ from collections.abc import Callable
 import msgspec
 
 from kecs.client.endpoints import EndpointsLine, Target
-from kecs.controlplane.endpoints import Changes, TargetKey, all_targets, target_at, touched
+from kecs.controlplane.endpoints import (
+    Changes,
+    TargetKey,
+    all_targets,
+    nodes_changed,
+    target_at,
+    touched,
+)
 from kecs.ecs.model import Task
 from kecs.ecs.state import Reader
 
@@ -98,8 +105,13 @@ class Hub:
         )
         changed: list[Target] = []
         removed: list[TargetKey] = []
-        for key in sorted(touched(changes), key=str):
-            new = target_at(state, key)
+        keys = touched(changes)
+        everything: dict[TargetKey, Target] | None = None
+        if nodes_changed(changes):
+            everything = all_targets(state)
+            keys |= {key for key, target in everything.items() if target.public}
+        for key in sorted(keys, key=str):
+            new = target_at(state, key) if everything is None else everything.get(key)
             if new == self._targets.get(key):
                 continue
             if new is None:
