@@ -1,0 +1,97 @@
+"""Fixtures of the tests on a real cluster.
+
+`cluster`: the session's cluster with one node, or yours (`KECS_TEST_KUBECONFIG`). `own`: the same, skipped
+on yours, for tests that break something and mend it again. `make_cluster`: further clusters, for tests
+that need two nodes or a fault that would harm others.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from tests.cluster import target
+from tests.cluster.harness import build
+from tests.cluster.harness.cluster import Cluster, Options
+from tests.process.harness import Home
+
+
+def pytest_sessionstart():
+    """Compile what is missing before any test's time runs."""
+    try:
+        if not target.yours():
+            build.require_machine()
+        build.kube()
+        build.server()
+    except RuntimeError as error:
+        pytest.exit(str(error), returncode=1)
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """The cluster of this session; at the end nothing of it is left."""
+    if named := target.yours():
+        one = target.Yours(named)
+        yield one
+        one.close()
+        return
+    one = Cluster.up()
+    yield one
+    one.down()
+
+
+@pytest.fixture(scope="session")
+def own(cluster):
+    """The session's cluster where its processes are ours to kill."""
+    if not isinstance(cluster, Cluster):
+        pytest.skip(f"breaks parts of the cluster; not on that of {target.VARIABLE}")
+    return cluster
+
+
+@pytest.fixture
+def make_cluster():
+    """Return a function that brings up a cluster of the test's own; at the end nothing of it is left."""
+    if target.yours():
+        pytest.skip(f"brings up a cluster of its own; not with {target.VARIABLE}")
+    made = []
+
+    def make(**options):
+        made.append(Cluster.up(options=Options(**options)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.down()
+
+
+@pytest.fixture
+def kubectl(cluster):
+    """`kubectl` on the session's cluster."""
+    return cluster.kubectl
+
+
+@pytest.fixture
+def namespace(kubectl):
+    """An empty namespace."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=true", seconds=100)
+
+
+@pytest.fixture
+def home(cluster):
+    """An empty home for instances on the session's cluster; at the end nothing of theirs is left there."""
+    before = target.namespaces(cluster)
+    one = Home()
+    yield one
+    one.close()
+    left = target.namespaces(cluster).keys() - before.keys()
+    assert not left, f"namespaces left behind: {left}"
+
+
+@pytest.fixture
+def running(home, cluster):
+    """A home with a running instance on the session's cluster."""
+    target.start(home, cluster)
+    return home
