@@ -71,8 +71,11 @@ def pod_network(node: int) -> str:
 
 
 def free_numbers(taken: set[int]) -> list[int]:
-    """Return the cluster numbers whose bridge and network are not in use on this computer."""
-    present = links()
+    """Return the cluster numbers whose bridge and network are not in use on this computer.
+
+    A machine's link may stay for seconds after its bridge: the kernel ends its connections first.
+    """
+    present = {link.partition("-")[0] for link in links()}
     routes = {route["dst"] for route in json.loads(procs.run("ip", "-json", "route"))}
     return [
         number
