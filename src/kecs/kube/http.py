@@ -14,7 +14,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -137,8 +137,9 @@ class Http:
     async def chunks(self, answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
         """Yield the answer's body as it comes. Raises `Unreachable` when it ends before its end."""
         try:
-            async for chunk in answer.aiter_bytes():
-                yield chunk
+            async with aclosing(answer.aiter_raw()) as parts:
+                async for part in parts:
+                    yield part
         except (httpx2.TransportError, httpx2.StreamError) as error:
             raise unreachable(self.access.server, error) from error
 
