@@ -372,7 +372,9 @@ class ScriptedApi:
         self._notify()
         try:
             await self._serve(reader, writer)
-        except (OSError, ssl.SSLError, h11.RemoteProtocolError):
+        except h11.RemoteProtocolError:  # TLS to a plain server, mostly; Go's server answers this too
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request")
+        except (OSError, ssl.SSLError):
             pass
         finally:
             self._writers.discard(writer)

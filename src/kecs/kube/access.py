@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from urllib.parse import SplitResult, quote, urlsplit
 
 from kecs.errors import ExitCode, KecsError
-from kecs.kube import certificate, exec_plugin
+from kecs.kube import certificate, exec_plugin, proxy
 from kecs.kube.errors import NoCredentials
 from kecs.kube.kubeconfig import Chosen, Plugin, choose
 
@@ -64,8 +64,7 @@ class Access:
         """What comes before `/api`; mostly empty."""
         self.server_hostname = self._cluster.tls_server_name or self.host
         """The name that the server's certificate must have, and that TLS tells the server."""
-        self.proxy: tuple[str, int, str] | None = _proxy(self._cluster.proxy_url)
-        """Host, port and Proxy-Authorization (mostly empty) of the HTTP proxy that must be used."""
+        self.proxy = proxy.choose(self._cluster.proxy_url, self.scheme, self.host, self.port, self._environ)
         self._lock = threading.RLock()
         self._authority = self._authority_pem()
         self._pair = self._own_pair()
@@ -344,12 +343,17 @@ def _pem(data: str, name: str, folder: Path, context: str, what: str) -> str:
     """Return PEM text given inline as base64 (which wins, as with kubectl) or as a file."""
     try:
         if data:
-            return base64.b64decode(data, validate=False).decode("ascii")
-        return (folder / name).read_text(encoding="ascii") if name else ""
+            text = base64.b64decode("".join(data.split()), validate=True).decode("ascii")
+        else:
+            text = (folder / name).read_text(encoding="ascii") if name else ""
     except (binascii.Error, UnicodeDecodeError) as error:
         raise _unusable(context, f"its {what} is not PEM") from error
     except OSError as error:
         raise _unusable(context, f"its {what} {folder / name} cannot be read: {error.strerror}") from error
+    if (data or name) and not text.strip():
+        # Taking that for "none given" would trust every authority that the system trusts.
+        raise _unusable(context, f"its {what} is empty")
+    return text
 
 
 def _url(server: str) -> SplitResult:
@@ -365,23 +369,6 @@ def _url(server: str) -> SplitResult:
             f"the kubeconfig's server {server!r} is not an http or https URL", None, ExitCode.UNREACHABLE
         )
     return parts
-
-
-def _proxy(url: str) -> tuple[str, int, str] | None:
-    if not url:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
-        raise KecsError(
-            f"the kubeconfig's proxy-url has a scheme that KECS does not speak: {parts.scheme or 'none'}",
-            "KECS speaks http:// proxies (CONNECT); for socks5 run a local HTTP proxy before it",
-            ExitCode.UNREACHABLE,
-        )
-    login = ""
-    if parts.username is not None:
-        both = f"{parts.username}:{parts.password or ''}".encode()
-        login = "Basic " + base64.b64encode(both).decode("ascii")
-    return parts.hostname, parts.port or 80, login
 
 
 def _unusable(context: str, why: str, hint: str | None = None) -> KecsError:

@@ -13,6 +13,7 @@ import h11
 from kecs.kube import sockets
 from kecs.kube.access import Access
 from kecs.kube.errors import Unreachable
+from kecs.kube.proxy import Proxy
 
 _READ = 65536
 
@@ -41,7 +42,7 @@ def connect(access: Access, deadline: Deadline) -> socket.socket:
     if access.proxy is None:
         sock = _tcp(access.host, access.port, deadline)
     else:
-        sock = _through_proxy(access, deadline)
+        sock = _through_proxy(access, access.proxy, deadline)
     try:
         sockets.prepare(sock)
         if tls is None:
@@ -90,22 +91,21 @@ def _tcp(host: str, port: int, deadline: Deadline) -> socket.socket:
     raise failure or OSError("no address")
 
 
-def _through_proxy(access: Access, deadline: Deadline) -> socket.socket:
+def _through_proxy(access: Access, proxy: Proxy, deadline: Deadline) -> socket.socket:
     """Have the proxy connect to the server (RFC 9110, 9.3.6)."""
-    assert access.proxy is not None
-    host, port, login = access.proxy
     try:
-        sock = _tcp(host, port, deadline)
+        sock = _tcp(proxy.host, proxy.port, deadline)
     except OSError as error:
         raise Unreachable(
-            f"the proxy {host}:{port} cannot be reached: {error.strerror or error}",
-            "see `proxy-url` in the kubeconfig",
+            f"the proxy {proxy.host}:{proxy.port} cannot be reached: {error.strerror or error}",
+            f"see {proxy.source}",
         ) from error
     try:
         http = h11.Connection(h11.CLIENT)
         name = f"[{access.host}]" if ":" in access.host else access.host
         target = f"{name}:{access.port}"
-        headers = [("Host", target), *([("Proxy-Authorization", login)] if login else [])]
+        login = [("Proxy-Authorization", proxy.authorization)] if proxy.authorization else []
+        headers = [("Host", target), *login]
         send(sock, http.send(h11.Request(method="CONNECT", target=target, headers=headers)) or b"", deadline)
         send(sock, http.send(h11.EndOfMessage()) or b"", deadline)
         answer = next_event(sock, http, deadline)
@@ -119,6 +119,6 @@ def _through_proxy(access: Access, deadline: Deadline) -> socket.socket:
     sock.close()
     status = answer.status_code if isinstance(answer, h11.Response) else "nothing"
     raise Unreachable(
-        f"the proxy {host}:{port} does not connect to {target}: it answered {status}",
-        "see `proxy-url` in the kubeconfig",
+        f"the proxy {proxy.host}:{proxy.port} does not connect to {target}: it answered {status}",
+        f"see {proxy.source}",
     )

@@ -245,10 +245,10 @@ class _Retry:
 def _client(access: Access, tls: ssl.SSLContext | None) -> httpx2.AsyncClient:
     proxy = None
     if access.proxy is not None:
-        host, port, login = access.proxy
+        host, login = access.proxy.host, access.proxy.authorization
         name = f"[{host}]" if ":" in host else host
         proxy = httpx2.Proxy(
-            f"http://{name}:{port}", headers={"Proxy-Authorization": login} if login else None
+            f"http://{name}:{access.proxy.port}", headers={"Proxy-Authorization": login} if login else None
         )
     transport = httpx2.AsyncHTTPTransport(
         verify=False if tls is None else tls,
