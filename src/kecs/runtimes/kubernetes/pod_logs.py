@@ -16,6 +16,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from kecs import aio, files
+from kecs.ecs.names import kubernetes_name
 from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, Unreachable
 
@@ -68,7 +69,9 @@ class PodLogs:
         Nothing when the container has not started, or the pod is gone.
         """
         try:
-            async with aclosing(self._client.logs(namespace, pod, container, follow=follow)) as chunks:
+            async with aclosing(
+                self._client.logs(namespace, pod, kubernetes_name(container), follow=follow)
+            ) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except ApiError as error:
@@ -100,7 +103,9 @@ class PodLogs:
             files.make_private_folder(whole.parent)
             with part.open("wb") as file:
                 try:
-                    async with aclosing(self._client.logs(namespace, pod, container, follow=True)) as chunks:
+                    async with aclosing(
+                        self._client.logs(namespace, pod, kubernetes_name(container), follow=True)
+                    ) as chunks:
                         async for chunk in chunks:
                             began = True
                             file.write(chunk)
