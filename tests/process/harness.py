@@ -143,6 +143,20 @@ class Home:
         """Return the service as DescribeServices shows it."""
         return self.aws(instance).describe_services(services=[name])["services"][0]
 
+    def rolled(
+        self, revision: str, before: set[str], name: str = "web", *, instance: str = "default"
+    ) -> bool:
+        """Tell whether the deployment of `revision` is COMPLETED and all tasks `before` it are STOPPED."""
+        primary = self.describe(name, instance=instance)["deployments"][0]
+        if primary["taskDefinition"] != revision or primary["rolloutState"] != "COMPLETED":
+            return False
+        described = self.aws(instance).describe_tasks(tasks=sorted(before))["tasks"]
+        return all(task["lastStatus"] == "STOPPED" for task in described)
+
+    def arns(self, *, instance: str = "default") -> set[str]:
+        """Return the ARNs of the tasks that are to run."""
+        return {task["taskArn"] for task in self.tasks(instance=instance)}
+
     def tasks(self, status: str = "RUNNING", *, instance: str = "default", **filters: str) -> list[Any]:
         """Return the tasks of cluster `default` with this desiredStatus, described."""
         aws = self.aws(instance)

@@ -23,6 +23,14 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
 
+    def failed_outside(self, *excused: tuple[float, float]) -> list[str]:
+        """Return the failures of requests that were not under way in any of these spans of time."""
+        return [
+            f"{why} (from {began:.3f} to {ended:.3f})"
+            for (began, ended), why in zip(self.spans, self.failed, strict=True)
+            if not any(began <= to and ended >= since for since, to in excused)
+        ]
+
 
 class Load:
     """A thread that requests `port` at `rate` a second until it is stopped, and keeps idle connections.

@@ -34,11 +34,11 @@ def test_no_request_fails_over_three_deployments_with_1000_idle_connections(home
         until(lambda: load.idle_open == IDLE, "the idle connections are open", seconds=30)
         until(lambda: load.tally.total > 100, "requests are answered")
         for version in range(1, DEPLOYMENTS + 1):
-            before = {task["taskArn"] for task in home.tasks()}
+            before = home.arns()
             old_tasks |= {arn.rpartition("/")[2] for arn in before}
             revision = home.register(version=str(version))
             aws.update_service(service="web", taskDefinition=revision)
-            until(partial(rolled, home, revision, before), f"deployment {version} is complete", seconds=60)
+            until(partial(home.rolled, revision, before), f"deployment {version} is complete", seconds=60)
         until(lambda: load.tally.total >= 2000, "2,000 requests were made", seconds=60)
         until(lambda: load.idle_open == IDLE, "the idle connections are open again", seconds=30)
 
@@ -53,16 +53,6 @@ def test_no_request_fails_over_three_deployments_with_1000_idle_connections(home
         assert tally.again == []
     row = home.forwards()[0]
     assert (row["state"], row["localPort"]) == ("ACTIVE", port)
-
-
-def rolled(home: Home, revision: str, before: set[str]) -> bool:
-    """Tell whether the newest deployment is COMPLETED and all tasks of its predecessor are STOPPED."""
-    service = home.describe()
-    primary = service["deployments"][0]
-    if primary["taskDefinition"] != revision or primary["rolloutState"] != "COMPLETED":
-        return False
-    described = home.aws().describe_tasks(tasks=sorted(before))["tasks"]
-    return all(task["lastStatus"] == "STOPPED" for task in described)
 
 
 @pytest.mark.timeout(120)

@@ -34,10 +34,6 @@ def web_with_forward(home: Home, count: int = 2) -> int:
     return port
 
 
-def arns(home: Home) -> set[str]:
-    return {task["taskArn"] for task in home.tasks()}
-
-
 def servers(home: Home) -> list[int]:
     """Return the processes of the tasks' web server."""
     return [pid for pid, command in home.processes().items() if "web.py" in command and "shim" not in command]
@@ -49,21 +45,21 @@ def shims(home: Home) -> list[int]:
 
 def test_the_agent_comes_back_by_itself_on_the_same_port(home: Home):
     port = web_with_forward(home)
-    before = arns(home)
+    before = home.arns()
     for _ in range(2):
         home.kill("agent")
         until(lambda: answers(port), "the port answers again", seconds=2)
     assert home.forwards()[0]["localPort"] == port
-    assert arns(home) == before
+    assert home.arns() == before
 
 
 def test_the_control_plane_comes_back_and_adopts_its_tasks(home: Home):
     port = web_with_forward(home)
-    before, processes = arns(home), sorted(servers(home))
+    before, processes = home.arns(), sorted(servers(home))
     killed = home.kill("controlplane")
     assert answers(port), "the agent serves on while the control plane is away"
     until(lambda: home.pid("controlplane") != killed and home.describe(), "the API answers", seconds=2)
-    assert arns(home) == before
+    assert home.arns() == before
     assert sorted(servers(home)) == processes
     assert home.describe()["runningCount"] == 2
 
@@ -81,7 +77,7 @@ def test_an_agent_with_many_connections_brings_the_control_plane_back(home: Home
 
 def test_both_daemons_come_back_with_the_next_command(home: Home):
     port = web_with_forward(home)
-    before, processes = arns(home), sorted(servers(home))
+    before, processes = home.arns(), sorted(servers(home))
     os.kill(home.pid("agent"), signal.SIGSTOP)
     agent = home.pid("agent")
     home.kill("controlplane")
@@ -89,16 +85,16 @@ def test_both_daemons_come_back_with_the_next_command(home: Home):
     assert sorted(servers(home)) == processes, "tasks with a live shim go on"
     home.run("ps")
     until(lambda: answers(port), "the forward serves", seconds=2)
-    assert arns(home) == before
+    assert home.arns() == before
     assert sorted(servers(home)) == processes
 
 
 def test_a_killed_task_is_replaced_and_the_forward_goes_on(home: Home):
     port = web_with_forward(home)
-    before = arns(home)
+    before = home.arns()
     os.kill(servers(home)[0], signal.SIGKILL)
     until(lambda: answers(port), "the other task serves", seconds=2)
-    until(lambda: len(arns(home) - before) == 1, "a new task", seconds=5)
+    until(lambda: len(home.arns() - before) == 1, "a new task", seconds=5)
     home.stable()
     stopped = home.tasks("STOPPED")
     assert [task["stopCode"] for task in stopped] == ["EssentialContainerExited"]
@@ -107,9 +103,9 @@ def test_a_killed_task_is_replaced_and_the_forward_goes_on(home: Home):
 
 def test_a_killed_shim_leaves_no_orphan_and_its_task_is_replaced(home: Home):
     port = web_with_forward(home)
-    before = arns(home)
+    before = home.arns()
     os.kill(shims(home)[0], signal.SIGKILL)
-    until(lambda: len(servers(home)) == 2 and len(arns(home)) == 2 and arns(home) != before, "replaced")
+    until(lambda: len(servers(home)) == 2 and len(home.arns()) == 2 and home.arns() != before, "replaced")
     home.stable()
     assert answers(port)
     assert len(servers(home)) == 2
@@ -210,7 +206,7 @@ def test_random_kills_under_load_lose_nothing_that_was_confirmed(home: Home):
         home.stable()
     assert home.describe()["taskDefinition"] == revision, "the last confirmed update stands"
     until(lambda: len(servers(home)) == 3, "three servers, neither lost nor doubled")
-    assert len(arns(home)) == 3
+    assert len(home.arns()) == 3
     rows = home.forwards()
     assert [(row["localPort"], row["state"]) for row in rows] == [(port, "ACTIVE")]
     unexcused = [
