@@ -22,6 +22,10 @@ LONG_ASIDE = (1.0, 30.0)
 """The same for a place with a `patience` of its own that did not answer at all, or is not to be reached.
 Such a way may be cut off for hours: no client loses time by trying it, a probe looks whether it is back."""
 
+LAST_RESORT = 1.0
+"""Seconds after which such a place is tried by clients all the same, where they would only wait otherwise.
+It may be lost in part: behind a node's port Kubernetes still chooses tasks of a node that was cut off."""
+
 REPORT_EVERY = 1.0
 """Seconds between two reports that the same endpoint refuses."""
 
@@ -36,8 +40,8 @@ class Place:
     """One endpoint, kept while it is in the snapshot or has connections."""
 
     __slots__ = (
-        "address", "aside_until", "carrier", "delay", "draining", "endpoint", "gone", "invalid", "lost",
-        "open", "probing", "reported_at",
+        "address", "again_at", "aside_until", "carrier", "delay", "draining", "endpoint", "gone", "invalid",
+        "lost", "open", "probing", "reported_at",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -49,6 +53,8 @@ class Place:
         self.open = 0
         """Connections to it, those being dialled among them."""
         self.aside_until = 0.0
+        self.again_at = 0.0
+        """When clients may try it although it is lost, if nothing else is left."""
         self.delay = 0.0
         self.reported_at = float("-inf")
         self.lost = False
@@ -147,13 +153,15 @@ class Places:
     def refused(self, place: Place, now: float, code: int | None = None) -> bool:
         """Set `place` aside for a moment after the error `code`; True when this is to be reported."""
         silent = place.endpoint.patience is not None and code in _SILENT
+        if place.lost != silent or place.aside_until <= now:  # not each of those that dialled at once
+            first, most = LONG_ASIDE if silent else ASIDE
+            place.delay = min(max(place.delay * 2, first), most)
+            place.aside_until = now + place.delay
+            place.again_at = now + LAST_RESORT
+            self._aside = max(self._aside, place.aside_until)
         if place.lost != silent:
             place.lost = silent
             self._look_at_them()
-        first, most = LONG_ASIDE if silent else ASIDE
-        place.delay = min(max(place.delay * 2, first), most)
-        place.aside_until = now + place.delay
-        self._aside = max(self._aside, place.aside_until)
         if now - place.reported_at < REPORT_EVERY:
             return False
         place.reported_at = now
@@ -161,7 +169,22 @@ class Places:
 
     def retry_at(self, now: float) -> float | None:
         """Return when the first place that is set aside comes back; None when none will."""
-        return min((p.aside_until for p in self._taking if p.aside_until > now and not p.lost), default=None)
+        back = min((p.aside_until for p in self._taking if p.aside_until > now and not p.lost), default=None)
+        if back is None:
+            back = min((p.again_at for p in self._taking if p.again_at > now and p.lost), default=None)
+        return back
+
+    def last_resort(self, now: float) -> bool:
+        """Let clients try lost places when nothing else takes them, or soon will; tell whether one may."""
+        if any(self._takes(p, now) or (p.aside_until > now and not p.lost) for p in self._taking):
+            return False
+        due = [place for place in self._taking if place.lost and place.again_at <= now]
+        for place in due:
+            place.lost = False
+            place.aside_until = now
+        if due:
+            self._look_at_them()
+        return bool(due)
 
     def due_for_a_probe(self, now: float) -> tuple[list[Place], float | None]:
         """Return the lost places to be probed now, and when the next one is due."""

@@ -295,7 +295,7 @@ class Served:
     def _try_again(self) -> None:
         """Have those that wait served: in the next turn, or when a place that is set aside comes back."""
         now = self.loop.now
-        if self.places.available(now):
+        if self.places.available(now) or self.places.last_resort(now):
             if not self.serving:
                 self.serving = True
                 self.loop.chores.append(self.serve_held)
