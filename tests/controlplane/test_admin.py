@@ -43,6 +43,9 @@ class Served:
             agent=PeerStatus(state="absent"),
         )  # fmt: skip
 
+    def troubles(self, row):
+        return self.world.controller.troubles(row)
+
     async def shutdown(self):
         yield StopProgress(text="stopped 1 of 1 tasks")
         await self.let_go.wait()

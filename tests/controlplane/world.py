@@ -219,6 +219,8 @@ class FakeRuntime:
 class FakeCluster:
     """The network of a cluster, in memory; implements `kecs.runtimes.base.Exposes`. It outlives `World`s."""
 
+    trouble = None
+
     def __init__(self):
         self.has: dict[tuple[str, str], Exposure] = {}
         self.taken: set[int] = set()

@@ -114,12 +114,15 @@ def print_tasks(answer: Ps, *, wide: bool) -> None:
             ", ".join(_port(port) for port in one.ports) or "-",
             out.ago(one.created_at),
             one.region,
-            out.clean(one.stopped_reason or "-"),
+            out.clean(one.stopped_reason or one.waiting or "-"),
+            f"{one.namespace}/{one.pod}" if one.pod else "-",
         ]
         for one in answer.tasks
     ]
-    if wide or any(one.stopped_reason for one in answer.tasks):
+    if wide or any(one.stopped_reason or one.waiting for one in answer.tasks):
         header += ["REGION", "REASON"]
+    if wide and any(one.pod for one in answer.tasks):
+        header += ["POD"]
     out.table(header, [row[: len(header)] for row in rows])
 
 
@@ -128,9 +131,11 @@ def _moving(task: PsTask) -> str:
 
 
 def _port(port: PsPort) -> str:
-    """Return `80/http -> 29999`, with `…` while nothing listens, and the forward that reaches it."""
+    """Return `80 on 29999` or `80 on node port 30123`, what is not ready, and the forward that reaches it."""
     number = str(port.container_port) + ("/udp" if port.protocol == "udp" else "")
     here = f"{number} on {port.host_port}" if port.host_port not in (0, port.container_port) else number
+    if port.node_port is not None:
+        here = f"{number} on node port {port.node_port}"
     state = "" if port.ready else " (not ready)"
     return here + state + (f" <- {port.forward}" if port.forward else "")
 

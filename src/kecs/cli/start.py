@@ -26,7 +26,26 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
     metavar="N",
     help="Port of the ECS API on 127.0.0.1; 0 chooses one. The choice is kept. Default: 5373 if it is free.",
 )
-@click.option("--runtime", metavar="NAME", help="What runs the tasks; `local`: processes of this machine.")
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    help="What runs the tasks: `local`, processes of this machine (default), or `kubernetes`, pods.",
+)
+@click.option(
+    "--kubeconfig",
+    metavar="PATH",
+    help="How the cluster is reached, chosen once. Default: $KUBECONFIG, else ~/.kube/config.",
+)
+@click.option(
+    "--context",
+    metavar="NAME",
+    help="Context of the kubeconfig, chosen once. Default: its current one.",
+)
+@click.option(
+    "--node-ports",
+    metavar="FIRST-LAST",
+    help="Where node ports of public services are taken from. The choice is kept. Default: 30000-32767.",
+)
 @click.option(
     "--region",
     metavar="REGION",
@@ -48,6 +67,8 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
     began = time.monotonic()
     check_runtime(wishes["runtime"])
     check_region(wishes["region"])
+    check_node_ports(wishes["node_ports"])
+    check_cluster_options(session, wishes)
     from kecs import settings
     from kecs.client import lifetime
 
@@ -83,6 +104,33 @@ def check_runtime(runtime: str | None) -> None:
     if runtime is not None and runtime not in RUNTIMES:
         built = ", ".join(f"`{name}`" for name in RUNTIMES)
         raise KecsError(f"the runtime `{runtime}` is not built", f"built so far: {built}", ExitCode.USAGE)
+
+
+def check_node_ports(text: str | None) -> None:
+    """Raise a usage error for what is no range of ports."""
+    if text is None:
+        return
+    from kecs.ecs import node_ports
+
+    try:
+        node_ports.parse(text)
+    except ValueError as error:
+        raise KecsError(
+            str(error), f"write it as first and last port: `{node_ports.DEFAULT_RANGE}`", ExitCode.USAGE
+        ) from error
+
+
+def check_cluster_options(session: Session, wishes: dict[str, Any]) -> None:
+    """Raise a usage error where a new instance without a cluster is given one's options."""
+    given = [name for name in ("kubeconfig", "context", "node_ports") if wishes[name] is not None]
+    if not given or wishes["runtime"] == "kubernetes" or session.paths.instance_file.exists():
+        return
+    option = f"--{given[0].replace('_', '-')}"
+    raise KecsError(
+        f"`{option}` is for instances on a cluster",
+        f"add `--runtime kubernetes`, or leave `{option}` out",
+        ExitCode.USAGE,
+    )
 
 
 def check_region(region: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from kecs.cli import output as out
@@ -10,8 +11,8 @@ from kecs.cli.session import Session
 from kecs.errors import ExitCode, KecsError
 
 if TYPE_CHECKING:
-    from kecs.client.admin_types import Status
-    from kecs.client.instance import Instance
+    from kecs.client.admin_types import ClusterStatus, Status
+    from kecs.client.instance import Instance, Kubernetes
     from kecs.paths import InstancePaths
 
 
@@ -97,6 +98,17 @@ def _row(instance: Instance, state: str) -> dict[str, Any]:
         "requireKey": instance.require_key,
         "directory": instance.directory,
         "createdAt": instance.created_at,
+        "kubernetes": _plain(instance.kubernetes),
+    }
+
+
+def _plain(chosen: Kubernetes | None) -> dict[str, str] | None:
+    if chosen is None:
+        return None
+    return {
+        "kubeconfig": chosen.kubeconfig,
+        "context": chosen.context,
+        "clusterUid": chosen.cluster_uid,
     }
 
 
@@ -147,12 +159,25 @@ def _print(answer: Status, agent: dict[str, Any] | None) -> None:
         about += f"  ({answer.agent.detail})"
     tasks = f"tasks {answer.tasks_running} running, {answer.tasks_pending} pending"
     uptime = f"{out.size(answer.memory)}  up {out.ago(answer.started_at)}"
-    rows = (
+    rows = [
         ("instance", f"{answer.instance}  running  runtime {answer.runtime}  region {answer.region}"),
         ("api", f"http://127.0.0.1:{answer.api_port}"),
         ("ecs", f"clusters {answer.clusters}  services {answer.services}  {tasks}"),
         ("control plane", f"pid {answer.pid}  {uptime}  version {answer.version}"),
         ("agent", about),
-    )
+    ]
+    if answer.cluster is not None:
+        rows.insert(1, ("cluster", _cluster(answer.cluster)))
     for name, text in rows:
         out.line(f"{name:<14} {text}")
+
+
+def _cluster(cluster: ClusterStatus) -> str:
+    if cluster.connected:
+        how = f"connected  {cluster.nodes_ready} of {cluster.nodes} nodes ready"
+    elif cluster.lost_at is not None:
+        since = time.strftime("%H:%M:%S", time.localtime(cluster.lost_at))
+        how = f"unreachable since {since} ({out.ago(cluster.lost_at)}): {cluster.detail}"
+    else:
+        how = "connecting"
+    return f"{cluster.context}  {cluster.server}  {out.clean(how)}"

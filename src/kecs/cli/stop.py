@@ -14,10 +14,10 @@ from kecs.errors import ExitCode, KecsError
 @command("stop")
 @pass_session
 def stop(session: Session) -> None:
-    """Stop the instance: its agent, its tasks, its control plane, so that nothing of it keeps running.
+    """Stop the instance: its agent, its tasks, its control plane, so that nothing of it keeps running here.
 
     At the next start services start their tasks again and forwards are back on their ports; standalone
-    tasks are STOPPED.
+    tasks are STOPPED. On a cluster all tasks go on, and the next start takes them up.
     """
     from kecs.client import lifetime
 
@@ -29,9 +29,16 @@ def stop(session: Session) -> None:
 
 @command("destroy")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--force", is_flag=True, help="Delete the folder even where the cluster cannot be reached: its pods stay."
+)
 @pass_session
-def destroy(session: Session, yes: bool) -> None:
-    """Stop the instance and delete its folder: its ECS resources, secrets, forwards and logs."""
+def destroy(session: Session, yes: bool, force: bool) -> None:
+    """Stop the instance and delete its folder: its ECS resources, secrets, forwards and logs.
+
+    On a cluster its namespaces are deleted first, with everything in them. When the cluster cannot be
+    reached, nothing is deleted, unless `--force` says so.
+    """
     from kecs.client import lifetime
 
     paths = session.paths
@@ -47,5 +54,5 @@ def destroy(session: Session, yes: bool) -> None:
                 ExitCode.USAGE,
             )
         click.confirm(f"Delete the instance `{paths.name}` with all its state?", abort=True, err=True)
-    lifetime.destroy(paths, session.note)
+    lifetime.destroy(paths, session.note, force=force)
     session.note(f"the instance `{paths.name}` is deleted")

@@ -29,6 +29,22 @@ class PeerStatus(Message, frozen=True, kw_only=True):
     detail: str | None = None
 
 
+class ClusterStatus(Message, frozen=True, kw_only=True):
+    """How the control plane sees the cluster of its instance."""
+
+    context: str
+    server: str
+    """URL of the API server."""
+    connected: bool
+    lost_at: float | None = None
+    """Since when it cannot be reached; epoch seconds."""
+    detail: str | None = None
+    """Why it cannot be reached."""
+    nodes: int = 0
+    """As last seen."""
+    nodes_ready: int = 0
+
+
 class Status(Message, frozen=True, kw_only=True):
     """`GET /_kecs/status`."""
 
@@ -47,6 +63,8 @@ class Status(Message, frozen=True, kw_only=True):
     memory: int
     """Resident bytes."""
     agent: PeerStatus
+    cluster: ClusterStatus | None = None
+    """None on `local`."""
     warnings: list[str] = []
 
 
@@ -59,6 +77,8 @@ class PsPort(Message, frozen=True, kw_only=True):
     name: str | None
     host_port: int
     ready: bool
+    node_port: int | None = None
+    """Port of each node of the cluster that leads to it."""
     forward: str | None = None
     """Filled in by the command line from the agent's list."""
 
@@ -79,6 +99,11 @@ class PsTask(Message, frozen=True, kw_only=True):
     created_at: float
     stopped_reason: str | None
     ports: list[PsPort]
+    namespace: str | None = None
+    """Of its pod; None on `local`."""
+    pod: str | None = None
+    waiting: str | None = None
+    """Why no node takes it yet."""
 
 
 class PsService(Message, frozen=True, kw_only=True):

@@ -20,14 +20,15 @@ from pathlib import Path
 import msgspec
 
 from kecs import files
+from kecs.client import cluster
 from kecs.client import launch as launching
 from kecs.client.agent import NotRunning, WentAway, exit_code, hung, is_up
 from kecs.client.controlplane import ControlPlaneClient
-from kecs.client.instance import Instance, change, read, require, write
+from kecs.client.instance import Instance, Kubernetes, change, read, require, write
 from kecs.errors import ExitCode, KecsError
 from kecs.paths import InstancePaths, instances
 
-RUNTIMES = ("local",)
+RUNTIMES = ("local", "kubernetes")
 """Runtimes that are built."""
 DEFAULT_REGION = "us-east-1"
 STOP_LIMIT = 180.0
@@ -45,6 +46,10 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str | None = None
     region: str | None = None
     require_key: bool | None = None
+    kubeconfig: str | None = None
+    context: str | None = None
+    node_ports: str | None = None
+    """`FIRST-LAST`."""
     knobs: dict[str, float] = {}
     environment: Mapping[str, str]
     """The caller's environment, whole."""
@@ -70,7 +75,8 @@ def start(paths: InstancePaths, wishes: Wishes, note: Note) -> Outcome:
     for daemon in ("agent", "controlplane"):
         launching.socket_of(daemon, paths)  # too long a path: before a folder exists
     forwards = has_forwards(paths)
-    fresh, before, now = _wish(paths, wishes)
+    chosen = _cluster(paths, wishes)
+    fresh, before, now = _wish(paths, wishes, chosen)
     already = before is not None and before.desired == "running" and is_up(str(paths.controlplane_socket))
     if not already:
         note(f"starting the instance `{paths.name}`")
@@ -89,9 +95,10 @@ def start(paths: InstancePaths, wishes: Wishes, note: Note) -> Outcome:
 
 
 def stop(paths: InstancePaths, note: Note) -> bool:
-    """Stop the instance so that nothing of it runs; tell whether it was not stopped before.
+    """Stop the instance so that nothing of it runs here; tell whether it was not stopped before.
 
-    Order: desired, agent, tasks, control plane. Safe to repeat after it was interrupted.
+    Order: desired, agent, tasks, control plane. What runs on a cluster stays there, and the next start takes
+    it up again. Safe to repeat after it was interrupted.
     """
     instance = require(paths)
     if instance.desired == "stopped" and instance.ended and not _any_daemon(paths):
@@ -117,14 +124,37 @@ def stop(paths: InstancePaths, note: Note) -> bool:
     return True
 
 
-def destroy(paths: InstancePaths, note: Note) -> None:
-    """Stop the instance and delete its folder. Raises `KecsError` (exit 3) when there is none."""
+def destroy(paths: InstancePaths, note: Note, *, force: bool = False) -> None:
+    """Stop the instance and delete its folder, and first of all what it has on a cluster.
+
+    Raises `KecsError` (exit 3) when there is none, (exit 5) when its cluster cannot be reached and (exit 4)
+    when that is another one than it was: then nothing is deleted, unless `force` is given, which leaves
+    behind what is on the cluster.
+    """
+    instance = read(paths)
+    reached = instance is not None and cluster.is_reached(instance, note, force=force)
     if paths.instance_file.exists() or not paths.root.is_dir() or _any_daemon(paths):
         stop(paths, note)
+    if instance is not None and reached:
+        cluster.clear(instance, note)
     try:
         shutil.rmtree(paths.root)
     except OSError as error:
         raise files.unusable(Path(error.filename or paths.root), error) from error
+
+
+def _cluster(paths: InstancePaths, wishes: Wishes) -> Kubernetes | None:
+    """Return the cluster of an instance that is about to be created or started, once it has answered.
+
+    Nothing is written before: what is wrong with the cluster leaves everything as it was.
+    """
+    before = read(paths)
+    if before is None and wishes.runtime == "kubernetes":
+        return cluster.choose(wishes.kubeconfig, wishes.context)
+    if before is not None and before.kubernetes is not None and before.desired != "running":
+        _check(paths, before, wishes)
+        cluster.confirm(before.kubernetes)
+    return None
 
 
 def has_forwards(paths: InstancePaths) -> bool:
@@ -139,7 +169,9 @@ def has_forwards(paths: InstancePaths) -> bool:
     return bool(document and document.get("forwards"))
 
 
-def _wish(paths: InstancePaths, wishes: Wishes) -> tuple[bool, Instance | None, Instance]:
+def _wish(
+    paths: InstancePaths, wishes: Wishes, chosen: Kubernetes | None
+) -> tuple[bool, Instance | None, Instance]:
     """Write down that the instance should run; return (the folder is new, before, now)."""
     fresh = False
     for _ in range(3):
@@ -147,7 +179,7 @@ def _wish(paths: InstancePaths, wishes: Wishes) -> tuple[bool, Instance | None, 
         try:
             with files.locked(paths.instance_lock):
                 before = read(paths)
-                now = _created(paths, wishes) if before is None else _changed(paths, before, wishes)
+                now = _changed(paths, before, wishes) if before else _created(paths, wishes, chosen)
                 if now != before:
                     write(paths, now)
                 return fresh, before, now
@@ -176,7 +208,10 @@ def _make_folders(paths: InstancePaths) -> bool:
     return fresh
 
 
-def _created(paths: InstancePaths, wishes: Wishes) -> Instance:
+def _created(paths: InstancePaths, wishes: Wishes, chosen: Kubernetes | None) -> Instance:
+    if wishes.runtime == "kubernetes" and chosen is None:
+        what = f"the instance `{paths.name}` was removed while it was being started"
+        raise KecsError(what, "run the command again")
     env = wishes.environment
     region = wishes.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
     return Instance(
@@ -191,22 +226,16 @@ def _created(paths: InstancePaths, wishes: Wishes) -> Instance:
         environment=kept_environment(env),
         directory=wishes.directory,
         knobs=wishes.knobs,
+        kubernetes=chosen,
+        node_ports=wishes.node_ports,
         created_at=time.time(),
     )
 
 
 def _changed(paths: InstancePaths, before: Instance, wishes: Wishes) -> Instance:
     """Apply `wishes` to an instance that exists. Raises `KecsError` (exit 4) where they contradict it."""
-    running = before.desired == "running"
-    for what, wish, is_now in (
-        ("runtime", wishes.runtime, before.runtime),
-        ("region", wishes.region, before.region),
-        ("port", wishes.port or None if running and before.api_port else None, before.api_port),
-        ("require-key", wishes.require_key if running else None, before.require_key),
-    ):
-        if wish is not None and wish != is_now:
-            raise _conflict(paths, what, wish, is_now)
-    if running:
+    _check(paths, before, wishes)
+    if before.desired == "running":
         return msgspec.structs.replace(before, agent="running")
     return msgspec.structs.replace(
         before,
@@ -218,11 +247,33 @@ def _changed(paths: InstancePaths, before: Instance, wishes: Wishes) -> Instance
         environment=kept_environment(wishes.environment),
         directory=wishes.directory,
         knobs=wishes.knobs,
+        node_ports=wishes.node_ports or before.node_ports,
     )
 
 
+def _check(paths: InstancePaths, before: Instance, wishes: Wishes) -> None:
+    """Raise `KecsError` (exit 4) where wishes contradict what an instance is."""
+    running = before.desired == "running"
+    chosen = before.kubernetes
+    for what, wish, is_now in (
+        ("runtime", wishes.runtime, before.runtime),
+        ("region", wishes.region, before.region),
+        ("port", wishes.port or None if running and before.api_port else None, before.api_port),
+        ("require-key", wishes.require_key if running else None, before.require_key),
+        ("node-ports", wishes.node_ports if running else None, before.node_ports),
+        ("kubeconfig", _full(wishes.kubeconfig), chosen.kubeconfig if chosen is not None else None),
+        ("context", wishes.context, chosen.context if chosen is not None else None),
+    ):
+        if wish is not None and wish != is_now:
+            raise _conflict(paths, what, wish, is_now)
+
+
+def _full(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
+
+
 def _conflict(paths: InstancePaths, what: str, wish: object, is_now: object) -> KecsError:
-    if what in ("port", "require-key"):
+    if what in ("port", "require-key", "node-ports"):
         hint = "stop it first: `kecs stop`"
     else:
         hint = f"the {what} was chosen at the first start; for another: `kecs start --instance NAME`"
@@ -234,6 +285,8 @@ def _conflict(paths: InstancePaths, what: str, wish: object, is_now: object) -> 
 
 
 def _shown(value: object) -> str:
+    if value is None:
+        return "none"
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"`{value}`"
 
 
@@ -282,7 +335,7 @@ def _end_agent(paths: InstancePaths, note: Note) -> None:
 
 
 def _end_controlplane(paths: InstancePaths, note: Note) -> None:
-    """End all tasks and the control plane, through it when it lives and without it when not."""
+    """End all local tasks and the control plane, through it when it lives and without it when not."""
     client = ControlPlaneClient(paths)
     ended = False
     try:
@@ -307,6 +360,8 @@ def _end_tasks(paths: InstancePaths) -> None:
     """End what a control plane that died left running: `python -m kecs.controlplane … --stop`."""
     if not paths.database.exists() and not paths.tasks.exists():
         return
+    if require(paths).kubernetes is not None:
+        return  # pods stay
     log = paths.controlplane_log
     try:
         with log.open("ab") as output:

@@ -20,6 +20,7 @@ from kecs.controlplane.explain import explain_service, explain_task
 from kecs.controlplane.hub import Hub
 from kecs.controlplane.ps import ps
 from kecs.controlplane.task_logs import TaskLogs
+from kecs.ecs.model import Service, Task
 from kecs.ecs.state import State
 from kecs.errors import ExitCode, KecsError
 
@@ -53,6 +54,9 @@ class ControlPlane(Protocol):
 
     def status(self) -> Status:
         """Say how it is."""
+
+    def troubles(self, row: Service | Task) -> list[str]:
+        """Return what keeps a service or a task from being as wanted and no row tells."""
 
     def shutdown(self) -> AsyncIterator[StopProgress]:
         """End every task, then this process; the last line comes when the socket is gone."""
@@ -150,7 +154,9 @@ class _Admin:
         if kind not in kinds:
             raise KecsError(f"`{kind}` cannot be explained", "name a `service` or a `task`", ExitCode.USAGE)
         region = request.query.get("region") or self._it.region
-        return kinds[kind](self._it.state, region, request.required("cluster"), request.required("name"))
+        cluster, name = request.required("cluster"), request.required("name")
+        runtime = self._it.status().runtime
+        return kinds[kind](self._it.state, region, cluster, name, self._it.troubles, runtime=runtime)
 
     async def _logs(self, request: Request) -> Answer:
         return self._it.logs.lines(

@@ -29,7 +29,7 @@ from kecs.ecs import deployments, events, lifecycle, node_ports, scheduler
 from kecs.ecs.context import Context
 from kecs.ecs.errors import LimitExceededException
 from kecs.ecs.model import Key, Service, Task
-from kecs.ecs.state import Tx
+from kecs.ecs.state import Reader, Tx
 from kecs.ecs.tasks import host_port_conflict, new_task
 from kecs.runtimes.base import Exposes, Runtime
 from kecs.store.ecs import Store
@@ -74,6 +74,7 @@ class Controller:
         self._news = asyncio.Event()
         self._some_task_stopped = asyncio.Event()
         self._planning = plans
+        self._follows = False
         self._service_alarms: Timers[Key] = Timers(self.wake, clock)
         self._task_alarms: Timers[Key] = Timers(self._time_has_come, clock)
         self.exposures = Exposures(store, exposes, context, clock) if exposes is not None else None
@@ -83,12 +84,18 @@ class Controller:
         self.failed = asyncio.Event()
         """Set when a worker ended that must not: the process is of no use any more."""
 
+    def follow(self) -> None:
+        """Let endpoints follow the rows; nothing else is done before `open`."""
+        if not self._follows:
+            self._follows = True
+            self._store.subscribe(self._on_commit)
+
     async def open(self) -> None:
         """Take up the work: adopt what lives, continue what was begun, plan everything."""
+        self.follow()
         alive = [task for task in self._store.state.scan(Task) if task.last_status not in OVER]
         expected = frozenset(task.id for task in alive if task.last_status != "PROVISIONING")
         self._observations.expect(expected)
-        self._store.subscribe(self._on_commit)
         stopped = [task.id for task in self._store.state.scan(Task) if task.last_status in OVER]
         await self._runtime.open(sorted(expected), stopped)
         self._flows.begin(expected)
@@ -117,6 +124,15 @@ class Controller:
         if self.exposures is not None:
             await self.exposures.close()
         await self._flows.close()
+
+    def troubles(self, row: Service | Task) -> list[str]:
+        """Return what this process knows of why a service or a task is not as wanted, a sentence each."""
+        service = row.name if isinstance(row, Service) else None
+        key = (row.region, row.cluster, service, None if isinstance(row, Service) else row.id)
+        exposed = self.exposures.trouble(key) if self.exposures is not None else None
+        tasks = [row.id] if isinstance(row, Task) else [task.id for task in _tasks_of(self._store.state, row)]
+        found = [exposed, *(self._flows.trouble(task_id) for task_id in tasks)]
+        return list(dict.fromkeys(each for each in found if each is not None))
 
     def wake(self, service: Key) -> None:
         """Plan a service soon."""
@@ -246,8 +262,7 @@ def plan_service(tx: Tx, key: Key, ctx: Context) -> float | None:
     service = tx.get(Service, *key)
     if service is None or service.status == "INACTIVE":
         return None
-    region, cluster, name = service.key
-    tasks = [task for task in tx.scan(Task, region, cluster) if task.service == name]
+    tasks = _tasks_of(tx, service)
     plan = scheduler.plan(service, tasks, ctx.now, ctx.knobs, ctx.new_id)
     by_id = {task.id: task for task in tasks}
     for stop in plan.stop:
@@ -263,6 +278,12 @@ def plan_service(tx: Tx, key: Key, ctx: Context) -> float | None:
         service = events.cannot_expose(service, error.message, ctx.now, ctx.new_id)
     tx.put(service)
     return plan.wake_at
+
+
+def _tasks_of(state: Reader, service: Service) -> list[Task]:
+    return [
+        task for task in state.scan(Task, service.region, service.cluster) if task.service == service.name
+    ]
 
 
 def _with_started(tx: Tx, plan: scheduler.Plan, ctx: Context) -> Service:

@@ -1,7 +1,8 @@
 """The control plane as a process: the one place where its parts are put together.
 
 Life: lock, database, port, serve, *ready*, take the tasks up; then either leave quietly at SIGTERM (tasks go
-on, the next process adopts them) or, told so by `POST /_kecs/shutdown`, end every task and leave.
+on, the next process adopts them) or, told so by `POST /_kecs/shutdown`, end every local task and leave. What
+runs on a cluster stays there.
 `python -m kecs.controlplane` calls `main`.
 """
 
@@ -25,7 +26,8 @@ from kecs.client.admin_types import Status, StopProgress
 from kecs.client.instance import Instance
 from kecs.controlplane.admin import build_admin
 from kecs.controlplane.agent_watch import AgentWatch
-from kecs.controlplane.controller import Controller
+from kecs.controlplane.cluster import choose
+from kecs.controlplane.controller import ADOPTION, Controller
 from kecs.controlplane.ecs_model import EcsModel
 from kecs.controlplane.http import App, Receive, Scope, Send, Servers, build_api
 from kecs.controlplane.hub import Hub
@@ -44,14 +46,13 @@ from kecs.ecs.state import State
 from kecs.errors import KecsError
 from kecs.net import listener, unix
 from kecs.paths import InstancePaths, check_instance_name
-from kecs.runtimes.base import Runtime
-from kecs.runtimes.local import LocalRuntime
 from kecs.store.ecs import Store
 from kecs.wire import awsjson
 
 AGENT_RETURNS_WITHIN = 1.5
 """Seconds that a planned stop waits, after our start, for an agent that followed the process before us."""
 STOP_REASON = "Task stopped by kecs stop"
+STAYS = "their pods, Services and node ports stay on the cluster, and `kecs start` takes them up again"
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +68,8 @@ class Daemon:
         self.started_at = time.time()
         self.store = store
         self.context = contexts(instance)
-        self.runtime: Runtime = LocalRuntime(
-            paths, environment=instance.environment, directory=instance.directory
-        )
+        chosen = choose(paths, instance)
+        self.runtime, self.cluster = chosen.runtime, chosen.cluster
         self.hub = Hub(store.state)
         self.logs = TaskLogs(lambda: store.state, self.runtime)
         self.controller = Controller(
@@ -79,6 +79,7 @@ class Daemon:
             ports=TaskPorts(listener.TASK_PORTS, can_bind, named_ports(paths)),
             environments=environments_of(paths),
             context=self.context,
+            exposes=chosen.exposes,
             plans=plans,
         )
         self.agent = _watch_agent(paths, self.hub)
@@ -102,10 +103,33 @@ class Daemon:
     async def take_up(self) -> None:
         """Take the tasks up, and let the agent know the endpoints."""
         self.store.subscribe(self.logs.on_commit)
+        await self._know_the_cluster()
         await self.controller.open()
+        self._open_hub()
+        self._taken_up.set()
+
+    async def work(self) -> None:
+        """Take the tasks up, then forget what is old, for ever. Raises `KecsError` when they cannot be."""
+        await self.take_up()
+        await retain(self.store, self.runtime, time.time)
+
+    async def _know_the_cluster(self) -> None:
+        """Return once the cluster has said that it is the right one; while it is silent, forwards go on."""
+        if self.cluster is None:
+            return
+        knowing = aio.create_task(self.cluster.known(), name="identity of the cluster")
+        try:
+            await asyncio.wait({knowing}, timeout=ADOPTION)
+            if not knowing.done():
+                self.controller.follow()
+                self._open_hub()
+            await knowing
+        finally:
+            await aio.cancel(knowing)
+
+    def _open_hub(self) -> None:
         due = asyncio.get_running_loop().time() + AGENT_RETURNS_WITHIN if self.agent.lives() else 0.0
         self.hub.open(agent_due=due)
-        self._taken_up.set()
 
     def status(self) -> Status:
         """Say how it is."""
@@ -126,7 +150,13 @@ class Daemon:
             tasks_pending=pending,
             memory=resident_bytes(),
             agent=self.agent.status(),
+            cluster=self.cluster.status(self.state) if self.cluster is not None else None,
         )
+
+    def troubles(self, row: Service | Task) -> list[str]:
+        """Return what keeps a service or a task from being as wanted and no row tells, a sentence each."""
+        found = [self.cluster.trouble()] if self.cluster is not None else []
+        return [each for each in (*found, *self.controller.troubles(row)) if each is not None]
 
     def begin_stop(self) -> None:
         """Begin to end every task and then this process, unless that was begun before."""
@@ -154,6 +184,12 @@ class Daemon:
             await self._progressed.wait()
 
     async def _stop(self) -> None:
+        if self.cluster is not None:
+            alive = sum(task.last_status != "STOPPED" for task in self.state.scan(Task))
+            if alive:
+                self._tell(StopProgress(text=f"{alive} tasks go on: {STAYS}"))
+            self._leave()
+            return
         await self._taken_up.wait()
         try:
             async for text in stop_tasks(self.controller):
@@ -164,6 +200,9 @@ class Daemon:
             self._failure, self._stopping = error, None
             self._progressed.set()
             return
+        self._leave()
+
+    def _leave(self) -> None:
         remove_traces(self.paths)
         self._tell(StopProgress(text="", done=True))
         self.leaving.set()
@@ -206,25 +245,25 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         _tell_ready(ready_fd)
         _log.info("ready: http://127.0.0.1:%d", instance.api_port, extra={"pid": os.getpid()})
         stack.push_async_callback(daemon.controller.close)
-        await daemon.take_up()
-        background = [
-            aio.create_task(daemon.agent.run(), name="watch of the agent"),
-            aio.create_task(retain(store, daemon.runtime, time.time), name="retention"),
-        ]
-        stack.push_async_callback(aio.cancel, *background)
+        work = aio.create_task(daemon.work(), name="work of the control plane")
+        stack.push_async_callback(aio.cancel, work)
+        watching = aio.create_task(daemon.agent.run(), name="watch of the agent")
+        stack.push_async_callback(aio.cancel, watching)
         if instances.require(paths).desired == "stopped":
             # Said while we were starting, by one who could not reach us: nobody else will tell us.
             daemon.begin_stop()
-        await _first_of(leaving, daemon.controller.failed)
+        await _first_of(work, leaving, daemon.controller.failed)
+        if work.done():
+            work.result()  # raises: it never ends by itself
         if daemon.controller.failed.is_set():
             raise KecsError("a part of the control plane failed", f"see `{paths.controlplane_log}`")
         _log.info("leaving%s", "" if daemon.is_stopping else ": tasks go on")
 
 
-async def _first_of(*events: asyncio.Event) -> None:
+async def _first_of(work: asyncio.Task[None], *events: asyncio.Event) -> None:
     waiting = [aio.create_task(event.wait(), name="end of the control plane") for event in events]
     try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work, *waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await aio.cancel(*waiting)
 
@@ -250,7 +289,7 @@ async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:
 
 async def _end_every_task(paths: InstancePaths, instance: Instance) -> None:
     """End all that a runtime finds of this instance's tasks; their folders stay."""
-    runtime = LocalRuntime(paths, environment=instance.environment, directory=instance.directory)
+    runtime = choose(paths, instance).runtime
     try:
         await runtime.open((), keep=None)
         await runtime.settled()
@@ -342,13 +381,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(paths: InstancePaths, ready_fd: int | None, *, stop: bool) -> int:
     log.set_up(paths.controlplane_log)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    for library in ("uvicorn.error", "httpx2", "httpcore2"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     lock = files.try_lock(paths.controlplane_lock)
     if lock is None:
         return 0
     instance = instances.require(paths)
     if stop:
-        asyncio.run(stop_without_api(paths, instance))
+        if instance.kubernetes is None:  # pods stay
+            asyncio.run(stop_without_api(paths, instance))
     elif instance.desired == "running":
         asyncio.run(serve(paths, instance, ready_fd))
     return 0

@@ -1,14 +1,14 @@
-"""What `kecs explain` says of a service or a task, from the committed state. Pure.
+"""What `kecs explain` says of a service or a task, from the committed state and `Troubles`. Pure.
 
 Facts come most important first, one sentence each; advice names the command that helps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from kecs.client.admin_types import Explain
-from kecs.controlplane import without_effect
+from kecs.controlplane import explain_pods, without_effect
 from kecs.controlplane.endpoints import REACHABLE, definition_of
 from kecs.controlplane.lookup import find_service, find_task, nothing_found
 from kecs.controlplane.ps import short_name, tasks_of
@@ -22,7 +22,24 @@ LAST_EVENTS = 3
 """How many events of a service that is not steady are named."""
 
 
-def explain_service(state: Reader, region: str, cluster: str, name: str) -> Explain:
+Troubles = Callable[[Service | Task], list[str]]
+"""Tells what keeps a row from being as wanted and stands in no row, a sentence each."""
+
+
+def no_troubles(_row: Service | Task) -> list[str]:
+    """Tell of nothing."""
+    return []
+
+
+def explain_service(
+    state: Reader,
+    region: str,
+    cluster: str,
+    name: str,
+    troubles: Troubles = no_troubles,
+    *,
+    runtime: str = "local",
+) -> Explain:
     """Explain a service. Raises `KecsError` when there is none."""
     service = find_service(state, region, cluster, name)
     if service is None:
@@ -32,8 +49,11 @@ def explain_service(state: Reader, region: str, cluster: str, name: str) -> Expl
     definition = definition_of(state, service.region, service.task_definition)
     facts = [
         _standing(service, tasks),
+        *troubles(service),
+        *explain_pods.without_a_place(alive),
         *_not_listening(alive),
-        *(_own_ports(definition) if alive else ()),
+        *(_own_ports(definition) if any(task.pod is None for task in alive) else ()),
+        *explain_pods.node_ports(state, service),
         *_deployments(service),
         *_stopped(tasks),
         *([] if service.public else [_not_public(service.network_configuration is not None)]),
@@ -43,14 +63,22 @@ def explain_service(state: Reader, region: str, cluster: str, name: str) -> Expl
         title=f"service {service.cluster}/{service.name} in {service.region}",
         facts=facts,
         without_effect=[
-            *without_effect.of_service(service),
-            *without_effect.of_definition(definition),
+            *without_effect.of_service(service, runtime),
+            *without_effect.of_definition(definition, runtime),
         ],
         advice=list(_advice_for_service(service, tasks)),
     )
 
 
-def explain_task(state: Reader, region: str, cluster: str, name: str) -> Explain:
+def explain_task(
+    state: Reader,
+    region: str,
+    cluster: str,
+    name: str,
+    troubles: Troubles = no_troubles,
+    *,
+    runtime: str = "local",
+) -> Explain:
     """Explain a task by id, unique prefix or ARN. Raises `KecsError` when there is none."""
     task = find_task(state, region, cluster, name)
     if task is None:
@@ -58,16 +86,19 @@ def explain_task(state: Reader, region: str, cluster: str, name: str) -> Explain
     definition = definition_of(state, task.region, task.task_definition)
     facts = [
         _task_standing(task),
+        *troubles(task),
+        *explain_pods.without_a_place([task]),
+        *explain_pods.where(task),
         *_container_facts(task),
         *_not_listening([task]),
-        *_own_ports(definition),
-        *_port_facts(task),
+        *(_own_ports(definition) if task.pod is None else ()),
+        *_port_facts(state, task),
         *([] if task.public else [_not_public(task.network_mode == "awsvpc")]),
     ]
     return Explain(
         title=f"task {task.cluster}/{task.id} in {task.region}",
         facts=facts,
-        without_effect=list(without_effect.of_definition(definition)),
+        without_effect=list(without_effect.of_definition(definition, runtime)),
         advice=list(_advice_for_task(task)),
     )
 
@@ -131,6 +162,9 @@ def _exit(container: Container) -> str:
 def _not_listening(tasks: Iterable[Task]) -> Iterator[str]:
     for task in tasks:
         for container, port in unready(task):
+            if task.pod is not None:
+                yield explain_pods.silent(container, port, task)
+                continue
             heard = ", ".join(str(number) for number in container.listening)
             here = "" if port.host_port in (0, port.container_port) else (
                 f"; on this machine {port.container_port} is port {port.host_port}, given to it as "
@@ -155,7 +189,11 @@ def _own_ports(definition: TaskDefinition | None) -> Iterator[str]:
                 )
 
 
-def _port_facts(task: Task) -> Iterator[str]:
+def _port_facts(state: Reader, task: Task) -> Iterator[str]:
+    if task.pod is not None:
+        yield from explain_pods.node_ports(state, task)
+        yield from explain_pods.tunnels(task)
+        return
     for port in task.ports:
         if port.ready and task.last_status in REACHABLE:
             yield (
@@ -193,8 +231,7 @@ def _advice_for_service(service: Service, tasks: list[Task]) -> Iterator[str]:
     where = f"{service.cluster}/{service.name}"
     if not service.public:
         yield make_public(service)
-    if any(True for task in tasks for _ in unready(task)):
-        yield "let the process listen on the number in its variable PORT (or PORT_<containerPort>)"
+    yield from _advice_for_ports(tasks)
     if any(task.last_status == "STOPPED" for task in tasks):
         yield f"`kecs logs {where}` shows what the tasks wrote"
     if service.desired_count == 0 and service.status == "ACTIVE":
@@ -204,6 +241,13 @@ def _advice_for_service(service: Service, tasks: list[Task]) -> Iterator[str]:
         )
     if service.public and service.status == "ACTIVE":
         yield f"`kecs port-forward start service {where}` opens a port to it"
+
+
+def _advice_for_ports(tasks: list[Task]) -> Iterator[str]:
+    pods = [task for task in tasks if task.pod is not None]
+    yield from explain_pods.advice(pods, unready=any(True for task in pods for _ in unready(task)))
+    if any(True for task in tasks if task.pod is None for _ in unready(task)):
+        yield "let the process listen on the number in its variable PORT (or PORT_<containerPort>)"
 
 
 def make_public(service: Service) -> str:
@@ -221,8 +265,7 @@ def make_public(service: Service) -> str:
 
 
 def _advice_for_task(task: Task) -> Iterator[str]:
-    if any(True for _ in unready(task)):
-        yield "let the process listen on the number in its variable PORT (or PORT_<containerPort>)"
+    yield from _advice_for_ports([task])
     yield f"`kecs logs {task.cluster}/{task.id[:8]}` shows what it wrote"
     if task.public and task.last_status == "RUNNING":
         yield f"`kecs port-forward start task {task.cluster}/{task.id[:8]}` opens a port to it"

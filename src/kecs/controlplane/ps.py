@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kecs.client.admin_types import Ps, PsPort, PsService, PsTask
 from kecs.controlplane.endpoints import REACHABLE
 from kecs.ecs import deployments
-from kecs.ecs.model import Service, Task
+from kecs.ecs.model import NodePort, Service, Task
 from kecs.ecs.state import Reader
+
+Doors = Mapping[tuple[str, str, str, int, str], int]
+"""Node port by (region, cluster, service or id of a standalone task, container port, protocol)."""
 
 
 def ps(state: Reader, *, stopped: bool) -> Ps:
     """Return services and tasks; `stopped` adds the tasks that have stopped."""
     tasks = state.scan(Task)
+    doors = _doors(state)
     return Ps(
         services=[
             _service(service, tasks) for service in state.scan(Service) if service.status != "INACTIVE"
         ],
-        tasks=[_task(task) for task in tasks if stopped or task.last_status not in ("STOPPED", "DELETED")],
+        tasks=[
+            _task(task, doors) for task in tasks if stopped or task.last_status not in ("STOPPED", "DELETED")
+        ],
     )
 
 
@@ -53,7 +61,15 @@ def _service(service: Service, tasks: list[Task]) -> PsService:
     )
 
 
-def _task(task: Task) -> PsTask:
+def _doors(state: Reader) -> Doors:
+    return {
+        (row.region, row.cluster, row.service or row.task_id, row.container_port, row.protocol): row.port
+        for row in state.scan(NodePort)
+        if row.applied
+    }
+
+
+def _task(task: Task, doors: Doors) -> PsTask:
     return PsTask(
         region=task.region,
         cluster=task.cluster,
@@ -74,7 +90,13 @@ def _task(task: Task) -> PsTask:
                 name=port.name,
                 host_port=port.host_port,
                 ready=port.ready and task.last_status in REACHABLE,
+                node_port=doors.get(
+                    (task.region, task.cluster, task.service or task.id, port.container_port, port.protocol)
+                ),
             )
             for port in task.ports
         ],
+        namespace=task.namespace,
+        pod=task.pod,
+        waiting=task.waiting,
     )

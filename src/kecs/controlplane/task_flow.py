@@ -53,6 +53,8 @@ class Flow:
     """How often it was started on another port because a stranger had taken its own."""
     taken: int | None = None
     """The port that a stranger took; another one is due before the next start."""
+    trouble: str | None = None
+    """Why the step that is due could not be taken; it is tried again."""
 
 
 class TaskFlows:
@@ -73,6 +75,7 @@ class TaskFlows:
         self._environments, self._knobs, self._clock = environments, knobs, clock
         self._observed = observed
         self._flows: dict[str, Flow] = {}
+        self._has_begun = False
         self._steps: dict[str, Callable[[Flow, Task], Awaitable[None]]] = {
             "PROVISIONING": self._provision,
             "PENDING": self._run,
@@ -84,12 +87,15 @@ class TaskFlows:
 
     def begin(self, adopting: frozenset[str]) -> None:
         """Take every living task of the committed state in hand; `adopting` were asked of the runtime."""
+        self._has_begun = True
         for task in self._store.state.scan(Task):
             if task.last_status not in OVER and task.id not in self._flows:
                 self._take(task, adopting=task.id in adopting)
 
     def on_commit(self, changes: Changes) -> None:
         """Take new tasks in hand and let the flows of changed ones look again."""
+        if not self._has_begun:
+            return
         for old, new in changes.values():
             row = new or old
             if not isinstance(row, Task):
@@ -102,6 +108,11 @@ class TaskFlows:
     def get(self, task_id: str) -> Flow | None:
         """Return the flow of a task that is not STOPPED."""
         return self._flows.get(task_id)
+
+    def trouble(self, task_id: str) -> str | None:
+        """Return why a task does not get on, in a sentence; None: nothing is known that it could be."""
+        flow = self._flows.get(task_id)
+        return flow.trouble if flow is not None else None
 
     async def close(self) -> None:
         """Let go of all tasks; they go on by themselves."""
@@ -124,13 +135,15 @@ class TaskFlows:
             try:
                 if step is not None:
                     await step(flow, task)
-            except Exception:  # noqa: BLE001 - a full disk, or a fault of ours in one task
+            except Exception as error:  # noqa: BLE001 - a full disk, the cluster, or a fault of ours
                 delay = RETRY_AFTER[min(failures, len(RETRY_AFTER) - 1)]
+                if failures == 0:
+                    _log.exception("task %s at %s: trying again", task_id, task.last_status)
                 failures += 1
-                _log.exception("task %s at %s: trying again in %g s", task_id, task.last_status, delay)
+                flow.trouble = f"task {task_id[:8]} is held up at {task.last_status}: {error}"
                 await asyncio.sleep(delay)
                 continue
-            failures = 0
+            failures, flow.trouble = 0, None
             await flow.changed.wait()
 
     async def _provision(self, flow: Flow, task: Task) -> None:
