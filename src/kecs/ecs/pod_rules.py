@@ -6,7 +6,7 @@ effect there is not refused: `kecs explain` names it. All errors are ClientExcep
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kecs.ecs import container_definitions, pod_order
@@ -37,7 +37,7 @@ def user_ids(user: str) -> tuple[int, int | None] | None:
     return None if uid is None or (colon and gid is None) else (uid, gid)
 
 
-def members_of(containers: Sequence[dict[str, Any]]) -> list[pod_order.Member]:
+def members_of(containers: Sequence[Mapping[str, Any]]) -> list[pod_order.Member]:
     """Return containers of a filled definition as `pod_order` takes them."""
     return [
         pod_order.Member(

@@ -1,7 +1,6 @@
-"""Settings that are stored and returned but do nothing on `local`, with the reason. Pure.
+"""What has no effect on `local`, where a container is a process of this machine. Pure.
 
-`kecs explain` shows them: a setting that a runtime cannot honour is never dropped in silence
-(docs/design/contracts.md, 7). Each table maps a member of the API to why it has no effect here.
+Each table maps a member of the API to why it does nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kecs.ecs.model import Service, TaskDefinition
+from kecs.controlplane.without_effect.said import said
 
 IN_TASK_DEFINITION = {
     "cpu": "a local process may use the whole machine",
@@ -72,36 +71,13 @@ IN_SERVICE = {
 """Members of a service that are kept in `Service.settings`."""
 
 
-def of_definition(definition: TaskDefinition | None) -> Iterator[str]:
-    """Yield one sentence for each setting of the task definition without effect."""
-    if definition is None:
-        return
-    document = definition.definition
-    yield from _said(document, IN_TASK_DEFINITION, "")
+SUBNETS = "local processes use this machine's network"
+SECURITY_GROUPS = "KECS listens on loopback only"
+"""What becomes of the members of a NetworkConfiguration, which are accepted unchecked."""
+
+
+def of_definition(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one sentence for each setting of a task definition without effect."""
+    yield from said(document, IN_TASK_DEFINITION)
     for container in document.get("containerDefinitions", []):
-        yield from _said(container, IN_CONTAINER, f" of container {container['name']}")
-
-
-def of_service(service: Service) -> Iterator[str]:
-    """Yield one sentence for each setting of the service without effect."""
-    yield from _said(service.settings, IN_SERVICE, "")
-    if service.health_check_grace_period_seconds and not service.settings.get("loadBalancers"):
-        yield "healthCheckGracePeriodSeconds: there is no load balancer whose checks it could delay"
-    if service.enable_execute_command:
-        yield "enableExecuteCommand: ExecuteCommand is not built yet"
-    yield from of_network(service.network_configuration)
-
-
-def of_network(network_configuration: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield one sentence for each member of a NetworkConfiguration without effect."""
-    awsvpc = (network_configuration or {}).get("awsvpcConfiguration") or {}
-    if awsvpc.get("subnets"):
-        yield "subnets: accepted unchecked; local processes use this machine's network"
-    if awsvpc.get("securityGroups"):
-        yield "securityGroups: accepted unchecked; KECS listens on loopback only"
-
-
-def _said(document: Mapping[str, Any], reasons: Mapping[str, str], where: str) -> Iterator[str]:
-    for member, reason in reasons.items():
-        if document.get(member) not in (None, "", [], {}, 0, "0", False):
-            yield f"{member}{where}: {reason}"
+        yield from said(container, IN_CONTAINER, f" of container {container['name']}")
