@@ -30,7 +30,7 @@ class Component:
         self.log = machine.folder / f"{name}.log"
         self.pid = 0
         self._machine = machine
-        self._command = command
+        self._command = list(command)
         self._entered: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -44,6 +44,10 @@ class Component:
                 start_new_session=True,
             )
         self.pid = until(self._find, f"{self.name} has started", seconds=10)
+
+    def add_flags(self, *flags: str) -> None:
+        """Give it further flags, from its next start on."""
+        self._command += flags
 
     def _find(self) -> int:
         self.check()

@@ -14,6 +14,7 @@ nodes, and a node without it. The flags that are not obvious:
 
 from __future__ import annotations
 
+import json
 import ssl
 import urllib.error
 import urllib.request
@@ -85,6 +86,17 @@ class ControlPlane:
                 return bytes(answer.read())
         except urllib.error.HTTPError:
             return None
+
+    def audit(self) -> Path:
+        """Have the API server write down who asks for what, from its next start on; return the file.
+
+        Each line is an audit.k8s.io/v1 Event without bodies, written once the answer has begun or ended.
+        """
+        policy = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
+        file, log = self.machine.folder / "audit.yaml", self.machine.folder / "audit.log"
+        file.write_text(json.dumps(policy | {"omitStages": ["RequestReceived"]}))
+        self.apiserver.add_flags(f"--audit-policy-file={file}", f"--audit-log-path={log}")
+        return log
 
     def kubeconfig(self, path: Path, pair: Pair) -> Path:
         """Write a kubeconfig for a client certificate."""
