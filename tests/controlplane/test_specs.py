@@ -65,6 +65,39 @@ def test_a_task_on_ec2_is_told_so():
     assert spec(container_definition(), launch_type="EC2").environment["AWS_EXECUTION_ENV"] == "AWS_ECS_EC2"
 
 
+def test_a_runtime_that_shows_an_environment_knows_what_to_hide():
+    container = container_definition(secrets=[{"name": "PASSWORD", "valueFrom": "db"}])
+    one = spec(container, environments={"web": {"PASSWORD": "p", "A": "1"}})
+
+    assert one.secrets == ["PASSWORD"]
+    assert one.environment["PASSWORD"] == "p"
+
+
+def test_where_a_pod_is_and_what_the_whole_task_has_come_from_row_and_definition():
+    volumes = [{"name": "data"}]
+    definition = task_definition(cpu="512", memory="1024", volumes=volumes, pidMode="task")
+    row = task(namespace="ns", pod="web-1", started_by="ecs-svc/1", cpu="512", memory="1024")
+    whole = task_spec(row, definition, {}, time_scale=1.0)
+
+    assert (whole.namespace, whole.pod, whole.started_by) == ("ns", "web-1", "ecs-svc/1")
+    assert (whole.cpu, whole.memory) == ("512", "1024")
+    assert (whole.definition["volumes"], whole.definition["pidMode"]) == (volumes, "task")
+    assert "containerDefinitions" not in whole.definition
+
+
+def test_a_task_whose_definition_says_no_size_has_none_whatever_its_containers_add_up_to():
+    whole = task_spec(task(cpu="256", memory="512"), task_definition(), {}, time_scale=1.0)
+
+    assert (whole.cpu, whole.memory) == (None, None)
+
+
+def test_an_overridden_size_is_the_tasks_size():
+    row = task(overrides={"cpu": "256", "memory": "2048"})
+    whole = task_spec(row, task_definition(cpu="512", memory="1024"), {}, time_scale=1.0)
+
+    assert (whole.cpu, whole.memory) == ("256", "2048")
+
+
 @pytest.mark.parametrize(
     ("written", "expected"),
     [

@@ -60,6 +60,6 @@ def labels(owner: Owner, **of: str | None) -> dict[str, str]:
     }
 
 
-def annotations(**of: str | None) -> dict[str, str]:
+def true_names(**of: str | None) -> dict[str, str]:
     """Return the annotations that hold true names of ECS."""
     return {f"{PREFIX}{what.replace('_', '-')}": name for what, name in of.items() if name is not None}

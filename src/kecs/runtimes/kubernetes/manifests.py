@@ -35,7 +35,7 @@ def namespace(name: str, owner: Owner, region: str, cluster: str) -> dict[str, A
         "metadata": {
             "name": name,
             "labels": identity.labels(owner, cluster=cluster),
-            "annotations": identity.annotations(region=region, cluster=cluster),
+            "annotations": identity.true_names(region=region, cluster=cluster),
         },
     }
 
@@ -66,7 +66,7 @@ def service(exposure: Exposure, owner: Owner) -> dict[str, Any]:
             "name": exposure.name,
             "namespace": exposure.namespace,
             "labels": identity.labels(owner, **of),
-            "annotations": identity.annotations(region=exposure.region, **of),
+            "annotations": identity.true_names(region=exposure.region, **of),
         },
         "spec": {
             "type": "NodePort" if public else "ClusterIP",
@@ -158,7 +158,7 @@ def _metadata(task: TaskSpec, owner: Owner) -> dict[str, Any]:
             revision=str(task.revision),
             deployment=deployment.rpartition("/")[2] if deployment else None,
         ),
-        "annotations": identity.annotations(
+        "annotations": identity.true_names(
             region=task.region,
             cluster=task.cluster,
             service=task.service,
