@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.agent.shapes import REGION, A, B, change, entry, lone, port, service, snapshot, task
 
-from kecs.agent.picture import Picture, task_of
-from kecs.client.endpoints import Route
+from kecs.agent.picture import Picture
 from kecs.forward.machine import EndpointsReady, NoEndpoint, TargetGone
 from kecs.net.messages import Endpoint
 
@@ -73,10 +72,6 @@ def test_a_service_leads_to_its_ready_and_its_draining_tasks():
             [service(task(A, port(80, 29001, protocol="udp")), ports=[port(80, protocol="udp")])],
             "prod/web has no port 80 any more",
         ),
-        (
-            [service(task(A, port(80, routes=[Route(kind="tunnel", port=80, pod="p")], ready=True)))],
-            "no task of prod/web is ready (1 RUNNING, not listening on 80)",
-        ),
     ],
 )
 def test_a_service_forward_says_for_what_it_waits(targets, reason):
@@ -89,18 +84,6 @@ def test_a_port_asked_for_by_name_is_followed_whatever_its_number():
 
     assert [e.port for e in resolve(named, service(old, new, ports=[port(8080)])).endpoints] == [29001, 29002]
     assert [e.port for e in resolve(entry(), service(old, new)).endpoints] == [29001]
-
-
-def test_several_nodes_are_several_endpoints_of_one_task():
-    nodes = [Route(kind="direct", host=f"10.0.0.{n}", port=30080) for n in (1, 2)]
-    resolution = resolve(entry(), service(task(A, port(80, routes=nodes, ready=True))))
-
-    assert resolution.endpoints == (
-        Endpoint(f"{A}@10.0.0.1:30080", "10.0.0.1", 30080),
-        Endpoint(f"{A}@10.0.0.2:30080", "10.0.0.2", 30080),
-    )
-    assert {task_of(endpoint.id) for endpoint in resolution.endpoints} == {A}
-    assert task_of(A) == A
 
 
 @pytest.mark.parametrize(

@@ -186,11 +186,10 @@ def test_the_row_counts_open_connections_by_task(play):
         stage.resolve(service(task(A, port(80, 29001)), task(B, port(80, 29002, draining=True))))
         runner.adopt(())
         row = runner.row(
-            Counters(
-                open=5, total=9, held=1, received=7, sent=8, by_endpoint=((f"{A}@n1", 2), (f"{A}@n2", 3))
-            )
+            Counters(open=5, total=9, held=1, received=7, sent=8, by_endpoint=((A, 5), (B, 0)), taking=(A,))
         )
         assert [(one.task_id, one.open) for one in row.endpoints] == [(A, 5), (B, 0)]
+        assert row.route == "direct"
         assert (row.connections.open, row.connections.total, row.connections.held) == (5, 9, 1)
         assert (row.bytes.in_, row.bytes.out) == (7, 8)
         assert runner.row().connections == row.connections, "the last ones known"

@@ -162,8 +162,11 @@ def row(**members: object) -> dict[str, object]:
                 "ready": True,
                 "draining": False,
                 "open": 1,
+                "byNode": False,
             }
         ],
+        "route": "direct",
+        "routeWanted": "auto",
         "connections": {"open": 1, "total": 2, "held": 0},
         "bytes": {"in": 1200, "out": 34_000_000},
         "lastError": None,

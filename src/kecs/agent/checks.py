@@ -61,6 +61,16 @@ def check_spec(spec: ForwardSpec) -> None:
         )
 
 
+def check_route(spec: ForwardSpec, runtime: str) -> None:
+    """Refuse a tunnel where there is no Kubernetes through which it could go."""
+    if spec.route == "tunnel" and runtime == "local":
+        raise KecsError(
+            "there are no tunnels on the runtime `local`: its tasks listen on this machine",
+            "leave `--route` away",
+            ExitCode.USAGE,
+        )
+
+
 def find(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> Wish:
     """Find what `spec` asks for among `targets`, or refuse it in words that help."""
     region = spec.target.region or default_region

@@ -16,7 +16,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from kecs.agent.relay import Relay
 from kecs.agent.resolver import Resolver
 from kecs.agent.rpc import Caller, Method, RpcServer
 from kecs.agent.runner import Runner
+from kecs.agent.tunnels import Tunnels, opener
 from kecs.client import instance as instances
 from kecs.client import rpc_types as rpc
 from kecs.client import watch
@@ -113,7 +114,8 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._leave.set)
         self._relay = Relay()
-        self._manager = Manager(self._paths, self._instance, self._relay, self._ask)
+        self._tunnels = Tunnels(self._relay, opener(self._instance), self._tunnels_changed)
+        self._manager = Manager(self._paths, self._instance, self._relay, self._ask, self._tunnels)
         self._resolver = Resolver(
             self._paths, self._relay, self._manager.runners, Supervisor(self._paths, "controlplane")
         )
@@ -145,6 +147,11 @@ class Agent:
         relay.on(messages.Waiting, manager.handler(Runner.waiting))
         relay.on(messages.Opened, manager.handler(Runner.opened))
         relay.on(messages.Ended, manager.handler(Runner.ended))
+        relay.on(messages.CarrierLost, self._tunnels.lost)
+        relay.on(messages.Congested, self._tunnels.congested)
+
+    def _tunnels_changed(self, forwards: Collection[str]) -> None:
+        self._manager.tunnels_changed(forwards)
 
     async def _wait_for_the_end(self) -> int:
         leave = aio.create_task(self._wait_for_leave(), name="wait for the word to leave")
@@ -174,6 +181,7 @@ class Agent:
         with contextlib.suppress(OSError):
             self._paths.agent_socket.unlink()
         await aio.cancel(*self._tasks)
+        await self._tunnels.close()
         self._relay.send(messages.Stop())
         self._relay.join()
         self._manager.close()

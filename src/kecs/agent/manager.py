@@ -11,7 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +23,7 @@ from kecs.agent.relay import Relay
 from kecs.agent.resolver import Resolver
 from kecs.agent.runner import Runner
 from kecs.agent.state import Entry
+from kecs.agent.tunnels import Tunnels
 from kecs.client import rpc_types as rpc
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
@@ -45,7 +46,14 @@ class Asks(Protocol):
 class Manager:
     """The forwards, by id."""
 
-    def __init__(self, paths: InstancePaths, instance: Instance, relay: Relay, ask: Asks) -> None:
+    def __init__(
+        self,
+        paths: InstancePaths,
+        instance: Instance,
+        relay: Relay,
+        ask: Asks,
+        tunnels: Tunnels | None = None,
+    ) -> None:
         self.runners: dict[str, Runner] = {}
         """Shared with the resolver."""
         self.warnings: list[str] = []
@@ -53,6 +61,7 @@ class Manager:
         self._instance = instance
         self._relay = relay
         self._ask = ask
+        self._tunnels = tunnels
         self._resolver: Resolver | None = None
         self._one_at_a_time = asyncio.Lock()
         self._save_is_due = False
@@ -94,6 +103,12 @@ class Manager:
 
         return handle
 
+    def tunnels_changed(self, forwards: Collection[str]) -> None:
+        """Tell these forwards that a tunnel of theirs works again, or fails for another reason."""
+        for forward in list(forwards):
+            if runner := self.runners.get(forward):
+                runner.tunnels_changed()
+
     # Methods of the RPC
 
     async def start(self, request: rpc.StartRequest) -> rpc.StartReply:
@@ -102,6 +117,7 @@ class Manager:
             raise KecsError("no forward was asked for", "name a target", ExitCode.USAGE)
         for spec in request.forwards:
             checks.check_spec(spec)
+            checks.check_route(spec, self._instance.runtime)
         line = await self._ask()
         async with self._one_at_a_time:
             wishes = [checks.find(spec, line.targets, self._instance.region) for spec in request.forwards]
@@ -237,6 +253,7 @@ class Manager:
             target_port=wish.target_port,
             target_port_name=wish.target_port_name,
             address=spec.address,
+            route=spec.route,
             hold_seconds=spec.hold_seconds,
             hold_connections=spec.hold_connections,
             owner=owner,
@@ -256,6 +273,7 @@ class Manager:
             addresses=entry.address or listener.default_addresses(),
             log_file=self._paths.forward_logs / f"{entry.name}.log",
             on_change=self._changed,
+            tunnels=self._tunnels,
         )
 
     # The dictionary

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from kecs.agent.routes import endpoints_of, matches
 from kecs.agent.state import Entry
 from kecs.client.endpoints import EndpointPort, EndpointsLine, EndpointTask, Target
 from kecs.client.rpc_types import EndpointRow
@@ -96,7 +97,7 @@ class Picture:
             return Resolution((), (), TargetGone(f"{name} is STOPPED{why}"))
         if not target.public:
             return Resolution((), (), NoEndpoint(f"assignPublicIp is off for {name}"))
-        endpoints, rows = _endpoints(entry, [task])
+        endpoints, rows = endpoints_of(entry, [task], alone=target.service is None)
         if _any_ready(endpoints):
             return Resolution(endpoints, rows, EndpointsReady())
         return Resolution(endpoints, rows, NoEndpoint(f"{name} is {_condition(entry, task)}"))
@@ -124,74 +125,40 @@ def key_of(target: Target) -> TargetKey:
     return (target.region, target.cluster, target.service, target.task_id)
 
 
-def task_of(endpoint: str) -> str:
-    """Return the id of the task behind an endpoint's id."""
-    return endpoint.partition("@")[0]
-
-
 def _resolve_service(entry: Entry, target: Target) -> Resolution:
     if not target.public:
         return Resolution((), (), NoEndpoint(f"assignPublicIp is off for service {entry.target}"))
     tasks = [task for task in target.tasks if task.last_status != "STOPPED"]
-    endpoints, rows = _endpoints(entry, tasks)
+    endpoints, rows = endpoints_of(entry, tasks, alone=False)
     if _any_ready(endpoints):
         return Resolution(endpoints, rows, EndpointsReady())
     conditions = Counter(_condition(entry, task) for task in tasks)
     counted = ", ".join(f"{number} {condition}" for condition, number in sorted(conditions.items()))
     reason = f"no task of {entry.target} is ready ({counted or 'it has none'})"
     possible = [*target.ports, *(port for task in tasks for port in task.ports)]
-    if possible and not any(_matches(entry, port) for port in possible):
+    if possible and not any(matches(entry, port) for port in possible):
         asked = entry.target_port_name or entry.target_port
         known = ", ".join(sorted({str(port.container_port) for port in possible if port.protocol == "tcp"}))
         reason = f"{entry.target} has no port {asked} any more" + (f" (it has {known})" if known else "")
     return Resolution(endpoints, rows, NoEndpoint(reason))
 
 
-def _endpoints(
-    entry: Entry, tasks: Iterable[EndpointTask]
-) -> tuple[tuple[Endpoint, ...], tuple[EndpointRow, ...]]:
-    endpoints: list[Endpoint] = []
-    rows: list[EndpointRow] = []
-    for task in tasks:
-        for port in task.ports:
-            if not _matches(entry, port):
-                continue
-            routes = [route for route in port.routes if route.kind == "direct" and route.host]
-            for route in routes:
-                rows.append(
-                    EndpointRow(task_id=task.task_id, route=route, ready=port.ready, draining=port.draining)
-                )
-                if port.ready or port.draining:
-                    # Behind a NodePort a task has a route for each node: then each is an endpoint.
-                    alone = f"@{route.host}:{route.port}" if len(routes) > 1 else ""
-                    endpoints.append(
-                        Endpoint(task.task_id + alone, route.host or "", route.port, port.draining)
-                    )
-    return tuple(endpoints), tuple(rows)
-
-
 def _any_ready(endpoints: Iterable[Endpoint]) -> bool:
     return any(not endpoint.draining for endpoint in endpoints)
 
 
-def _matches(entry: Entry, port: EndpointPort) -> bool:
-    if port.protocol != entry.protocol:
-        return False
-    if entry.target_port_name is not None:
-        return port.name == entry.target_port_name
-    return port.container_port == entry.target_port
-
-
 def _condition(entry: Entry, task: EndpointTask) -> str:
-    """Say why this task takes no connections: its status, or that it does not listen."""
+    """Say why this task takes no connections: its status, that it does not listen, or no way to it."""
     ports = list(_matching(entry, task))
     if task.last_status != "RUNNING" or not ports:
         return task.last_status
+    if ports[0].ready:
+        return f"RUNNING, without a {'' if entry.route == 'auto' else entry.route + ' '}route"
     return f"RUNNING, not listening on {ports[0].container_port}"
 
 
 def _matching(entry: Entry, task: EndpointTask) -> Iterator[EndpointPort]:
-    return (port for port in task.ports if _matches(entry, port))
+    return (port for port in task.ports if matches(entry, port))
 
 
 def _is_draining(task: EndpointTask) -> bool:

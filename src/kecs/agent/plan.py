@@ -59,7 +59,8 @@ def _planned(wish: Wish, planned: Iterable[Entry | New]) -> New | None:
             continue
         other = member.wish
         same_name = wish.spec.name == other.spec.name
-        if wish.key == other.key and wish.spec.local_port == other.spec.local_port and same_name:
+        same_way = (wish.spec.local_port, wish.spec.route) == (other.spec.local_port, other.spec.route)
+        if wish.key == other.key and same_way and same_name:
             return member
         if wish.spec.name is not None and same_name:
             raise KecsError(
@@ -78,6 +79,7 @@ def _does(entry: Entry, wish: Wish) -> bool:
         key == wish.key
         and spec.local_port in (None, entry.local_port)
         and spec.address in ([], entry.address)
+        and spec.route in ("auto", entry.route)
         and spec.hold_seconds in (HOLD_SECONDS, entry.hold_seconds)
         and spec.hold_connections in (HOLD_CONNECTIONS, entry.hold_connections)
     )

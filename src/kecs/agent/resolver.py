@@ -16,7 +16,7 @@ from contextlib import aclosing
 from typing import Protocol
 
 from kecs.agent.drains import Drains, Holder
-from kecs.agent.picture import Picture, task_of
+from kecs.agent.picture import Picture
 from kecs.agent.runner import Runner, Sends
 from kecs.client import watch
 from kecs.client.admin_types import PeerStatus
@@ -155,9 +155,8 @@ class Resolver:
         if tasks:
             for runner in self._runners.values():
                 for endpoint in runner.endpoints:
-                    task = task_of(endpoint.id)
-                    if task in tasks:
-                        holders.setdefault(task, set()).add((runner.id, endpoint.id))
+                    if endpoint.id in tasks:  # not one of a node's address: it belongs to no task
+                        holders.setdefault(endpoint.id, set()).add((runner.id, endpoint.id))
         return holders
 
     def _lose(self, error: KecsError) -> None:
@@ -186,7 +185,7 @@ class Resolver:
 
     def on_drained(self, message: Drained) -> None:
         """Take that a forward has no connection to a draining endpoint any more."""
-        self._drains.drained(message.forward, message.endpoint, task_of(message.endpoint))
+        self._drains.drained(message.forward, message.endpoint, message.endpoint)
         self._to_tell.set()
 
     async def tell(self) -> None:

@@ -12,14 +12,15 @@ import logging.handlers
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from kecs import log
-from kecs.agent.picture import Resolution, task_of
+from kecs.agent.picture import Resolution
+from kecs.agent.routes import id_of, kind_of
 from kecs.agent.state import Entry
 from kecs.client.rpc_types import Bytes, ConnectionEvent, Connections, EndpointRow, ForwardRow, LastError
 from kecs.errors import KecsError
@@ -51,6 +52,16 @@ class Sends(Protocol):
         """Hand a message to the relay loop."""
 
 
+class KeepsTunnels(Protocol):
+    """What is needed of `kecs.agent.tunnels.Tunnels`."""
+
+    def want(self, forward: str, names: Collection[str]) -> None:
+        """Keep tunnels to these Pods open for the forward."""
+
+    def error(self, name: str) -> str | None:
+        """Say why there is none to this Pod."""
+
+
 class Runner:
     """A forward that exists."""
 
@@ -62,12 +73,17 @@ class Runner:
         addresses: Sequence[str],
         log_file: Path,
         on_change: Callable[[Runner], None],
+        tunnels: KeepsTunnels | None = None,
     ) -> None:
-        """`addresses` are those that are really listened on; `on_change` is called after each change."""
+        """`addresses` are those that are really listened on; `on_change` is called after each change.
+
+        Without `tunnels` it leads nowhere by one.
+        """
         self.entry = entry
         self.addresses = list(addresses)
         self._relay = relay
         self._on_change = on_change
+        self._tunnels = tunnels
         self._loop = asyncio.get_running_loop()
         self._machine = m.ForwardMachine(random.random, ended=entry.ended)
         self._timer: asyncio.TimerHandle | None = None
@@ -76,6 +92,8 @@ class Runner:
         self._version = 0
         self._rows: tuple[EndpointRow, ...] = ()
         self._last_error: LastError | None = None
+        self._refusals: dict[str, str] = {}
+        """Endpoint id -> how the last connect to it failed."""
         self._holding = False
         self._counters = Counters()
         self._watchers: list[Callable[[ConnectionEvent], None]] = []
@@ -126,12 +144,18 @@ class Runner:
         moved = resolution.endpoints != self._endpoints
         shown = resolution.rows != self._rows
         self._endpoints, self._rows, self._version = resolution.endpoints, resolution.rows, version
+        if moved:
+            self._want_tunnels()
         if moved and self._listening:
             self._relay.send(Snapshot(self.id, version, self._endpoints))
         before = self.state, self.reason
         self.handle(resolution.verdict)
         if shown and (self.state, self.reason) == before:
             self._changed()
+
+    def tunnels_changed(self) -> None:
+        """Take that a tunnel works again, or fails for another reason."""
+        self._changed()
 
     def lost(self, reason: str) -> None:
         """Take that the control plane cannot be reached."""
@@ -140,6 +164,7 @@ class Runner:
     def stop(self) -> None:
         """Close everything, for good."""
         self.handle(m.Stopped())
+        self._want_tunnels()
         self._log.info("stopped")
         self.close()
 
@@ -171,7 +196,8 @@ class Runner:
 
     def refused(self, message: Refused) -> None:
         """Take that a connect failed (said once a second at most); it was tried elsewhere, or is held."""
-        text = f"{message.endpoint[:8]}: {message.error}" if message.endpoint else message.error
+        text = f"{_short(message.endpoint)}: {message.error}" if message.endpoint else message.error
+        self._refusals[message.endpoint] = message.error
         self._last_error = LastError(message=text, time=message.time)
         self._log.warning("connect failed: %s", text, extra={"endpoint": message.endpoint})
 
@@ -237,9 +263,8 @@ class Runner:
         if counters is not None:
             self._counters = counters
         entry, counted = self.entry, self._counters
-        open_by_task: dict[str, int] = {}
-        for endpoint, number in counted.by_endpoint:
-            open_by_task[task_of(endpoint)] = open_by_task.get(task_of(endpoint), 0) + number
+        opened = dict(counted.by_endpoint)
+        route = self._route()
         return ForwardRow(
             id=entry.id,
             name=entry.name,
@@ -254,17 +279,45 @@ class Runner:
             target_port=entry.target_port,
             protocol=entry.protocol,
             state=self.state.value,
-            reason=self.reason,
-            endpoints=[
-                msgspec.structs.replace(row, open=open_by_task.get(row.task_id, 0)) for row in self._rows
-            ],
+            reason=self.reason if route is not None else self.reason or self._why_no_route(),
+            endpoints=[msgspec.structs.replace(row, open=opened.get(id_of(row), 0)) for row in self._rows],
+            route=route,
+            route_wanted=entry.route,
             connections=Connections(open=counted.open, total=counted.total, held=counted.held),
             bytes=Bytes(in_=counted.received, out=counted.sent),
             last_error=self._last_error,
             created_at=entry.created_at,
         )
 
+    def _route(self) -> str | None:
+        """Return the kind of route that the next connection takes, as of the last counters."""
+        taking = set(self._counters.taking)
+        kinds = {kind_of(endpoint) for endpoint in self._endpoints if endpoint.id in taking}
+        return kinds.pop() if len(kinds) == 1 else "mixed" if kinds else None
+
+    def _why_no_route(self) -> str | None:
+        """Say why new connections wait although there are tasks that take them."""
+        if self.state is not m.State.ACTIVE or not self._endpoints:
+            return None
+        errors: dict[str, str] = {}
+        for endpoint in self._endpoints:
+            if not endpoint.draining and (error := self._error(endpoint)):
+                errors[kind_of(endpoint)] = error
+        if not errors:
+            return None
+        listed = ", ".join(f"{kind}: {error}" for kind, error in sorted(errors.items()))
+        return f"the control plane says ready, but no route works: {listed}"
+
+    def _error(self, endpoint: Endpoint) -> str | None:
+        broken = self._tunnels.error(endpoint.carrier) if endpoint.carrier and self._tunnels else None
+        return broken or self._refusals.get(endpoint.id)
+
     # How it is done
+
+    def _want_tunnels(self) -> None:
+        if self._tunnels is not None:
+            names = {endpoint.carrier for endpoint in self.endpoints if endpoint.carrier}
+            self._tunnels.want(self.id, names)
 
     def _try_to_bind(self) -> None:
         try:
@@ -280,6 +333,7 @@ class Runner:
         limits = HoldLimits(self.entry.hold_seconds, self.entry.hold_connections)
         self._relay.send(Listen(self.id, sockets, limits))
         self._listening = True
+        self._want_tunnels()
         if self._endpoints:
             self._relay.send(Snapshot(self.id, self._version, self._endpoints))
         if self._watchers:
@@ -290,6 +344,7 @@ class Runner:
         if self._listening or connections:
             self._relay.send(Close(self.id, connections=connections))
         self._listening = False
+        self._want_tunnels()
 
     def _retry_due(self) -> None:
         self._timer = None
@@ -316,6 +371,11 @@ class Runner:
         level = logging.WARNING if state is m.State.FAILED else logging.INFO
         text = f"{state.value}: {reason}" if reason else state.value
         self._log.log(level, text, extra={"state": state.value, "reason": reason})
+
+
+def _short(endpoint: str) -> str:
+    """Return the first 8 digits of a task's id, or a node's address."""
+    return endpoint if "/" in endpoint else endpoint[:8]
 
 
 class _BriefHandler(logging.handlers.RotatingFileHandler):

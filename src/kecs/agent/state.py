@@ -17,7 +17,7 @@ import msgspec
 
 from kecs import files
 from kecs.errors import KecsError
-from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS
+from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, RouteChoice
 from kecs.paths import InstancePaths
 
 VERSION = 1
@@ -45,6 +45,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     protocol: Literal["tcp"] = "tcp"
     address: list[str] = []
     """As asked for; empty means loopback."""
+    route: RouteChoice = "auto"
     hold_seconds: float = HOLD_SECONDS
     hold_connections: int = HOLD_CONNECTIONS
     owner: str | None = None

@@ -22,7 +22,7 @@ def list_forwards(session: Session, output: str | None) -> None:
     On a stopped instance the list is empty, and nothing is started.
     """
     answer = ask(session)
-    rows: list[Row] = [with_route(row) for row in answer["forwards"]]
+    rows: list[Row] = answer["forwards"]
     for warning in answer.get("warnings", ()):
         session.warn(warning)
     if output in ("json", "yaml"):
@@ -70,12 +70,6 @@ def ask_slowly(session: Session) -> Any:
     return {"forwards": [], "note": note}
 
 
-def with_route(row: Row) -> Row:
-    """Add `route`: the kind of route in use, `mixed` for several, None without an endpoint."""
-    kinds = {endpoint["route"]["kind"] for endpoint in row["endpoints"]}
-    return row | {"route": (kinds.pop() if len(kinds) == 1 else "mixed") if kinds else None}
-
-
 def print_rows(rows: list[Row], *, wide: bool) -> None:
     """Print the table of forwards."""
     header = ["NAME", "STATE", "LOCAL", "TARGET", "OPEN", "TOTAL", "HELD", "REASON"]
@@ -109,7 +103,7 @@ def _cells(row: Row, *, wide: bool) -> list[str]:
         error = row["lastError"]
         cells += [
             row["id"],
-            row.get("route") or "-",
+            _route(row),
             ", ".join(_endpoint(endpoint) for endpoint in row["endpoints"]) or "-",
             out.size(row["bytes"]["in"]),
             out.size(row["bytes"]["out"]),
@@ -119,8 +113,17 @@ def _cells(row: Row, *, wide: bool) -> list[str]:
     return [*cells, out.clean(row["reason"] or "-")]
 
 
+def _route(row: Row) -> str:
+    """Return the route of the next connection; on a node port Kubernetes chooses the task."""
+    route = row["route"] or "-"
+    balanced = route == "direct" and any(endpoint["byNode"] for endpoint in row["endpoints"])
+    forced = f" (only {row['routeWanted']})" if row["routeWanted"] not in ("auto", route) else ""
+    return f"{route} (kube-proxy balances)" if balanced else route + forced
+
+
 def _endpoint(endpoint: Row) -> str:
     route = endpoint["route"]
     where = f"{route.get('host') or route.get('pod')}:{route['port']}"
     state = " draining" if endpoint["draining"] else "" if endpoint["ready"] else " not ready"
-    return f"{endpoint['taskId'][:8]} {where}{state}"
+    whose = "node" if endpoint["byNode"] else endpoint["taskId"][:8]
+    return f"{whose} {where}{state}"

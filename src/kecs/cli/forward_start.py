@@ -15,7 +15,7 @@ from kecs.errors import ExitCode, KecsError
 
 if TYPE_CHECKING:
     from kecs.client.rpc_types import ForwardRow, StartReply
-    from kecs.forward.spec import ForwardSpec, TargetType
+    from kecs.forward.spec import ForwardSpec, RouteChoice, TargetType
 
 WAIT = 30.0
 """Seconds of a bare `--wait`: the `ready_timeout` of a task (docs/design/contracts.md, 2)."""
@@ -63,6 +63,13 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--foreground",
                 is_flag=True,
                 help="Stay, print connections as they come, and end the forward at Ctrl-C.",
+            ),
+            click.option(
+                "--route",
+                type=click.Choice(["auto", "direct", "tunnel"]),
+                default="auto",
+                help="How to reach the tasks: `direct` dials an address, `tunnel` goes through the API "
+                "server of Kubernetes, `auto` is directly where that works.",
             ),
             click.option("--region", metavar="REGION", help="Region of the target; default: the instance's."),
             rows_option("json", "yaml"),
@@ -123,9 +130,7 @@ def _start(
         with launch.connect_agent(session.paths, session.note) as agent:
             reply = agent.start(request)
     if output:
-        from kecs.cli.forward_list import with_route
-
-        out.document([with_route(to_json(one.forward)) for one in reply.forwards], output)
+        out.document([to_json(one.forward) for one in reply.forwards], output)
     else:
         for one in reply.forwards:
             out.line(line(one.forward))
@@ -149,6 +154,7 @@ def specs(
     name: str | None,
     address: tuple[str, ...],
     region: str | None,
+    route: RouteChoice = "auto",
 ) -> list[ForwardSpec]:
     """Turn what was typed into forwards, without asking any daemon. Raises usage errors."""
     from kecs.cli.start import check_region
@@ -185,7 +191,12 @@ def specs(
         raise KecsError(f"the local port {twice} is given twice", "give each its own", ExitCode.USAGE)
     return [
         spec.ForwardSpec(
-            target=whither, name=name, local_port=pair.local, target_port=pair.target, address=listen
+            target=whither,
+            name=name,
+            local_port=pair.local,
+            target_port=pair.target,
+            address=listen,
+            route=route,
         )
         for pair in pairs
     ]

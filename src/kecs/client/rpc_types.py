@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from kecs.client.endpoints import Route
-from kecs.forward.spec import ForwardSpec
+from kecs.forward.spec import ForwardSpec, RouteChoice
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -71,11 +71,14 @@ class LastError(Message, frozen=True, kw_only=True):
 class EndpointRow(Message, frozen=True, kw_only=True):
     """One endpoint of a forward as `list` shows it."""
 
-    task_id: str
+    task_id: str | None
+    """None for the address of a node: there Kubernetes chooses the task of each connection."""
     route: Route
     ready: bool
     draining: bool
     open: int = 0
+    by_node: bool = False
+    """It is a node's address: behind it Kubernetes chooses who takes a connection."""
 
 
 class ForwardRow(Message, frozen=True, kw_only=True):
@@ -98,6 +101,10 @@ class ForwardRow(Message, frozen=True, kw_only=True):
     """STARTING, ACTIVE, WAITING, FAILED or ENDED."""
     reason: str | None
     endpoints: list[EndpointRow]
+    route: str | None = None
+    """What the next connection takes: `direct`, `tunnel`, or null while there is no way."""
+    route_wanted: RouteChoice = "auto"
+    """`--route`."""
     connections: Connections
     bytes: Bytes
     last_error: LastError | None

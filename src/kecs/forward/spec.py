@@ -20,6 +20,9 @@ MAX_PORT = 65535
 LONGEST_NAME = 63
 
 TargetType = Literal["service", "task"]
+RouteChoice = Literal["auto", "direct", "tunnel"]
+"""How a forward reaches its tasks: `direct` dials an address, `tunnel` goes through the API server of
+Kubernetes, `auto` is `direct` where that works and a tunnel elsewhere."""
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -49,6 +52,7 @@ class ForwardSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     address: list[str] = []
     """Addresses to listen on; empty means 127.0.0.1, and ::1 where IPv6 exists."""
     auto_reconnect: bool = True
+    route: RouteChoice = "auto"
     hold_seconds: float = HOLD_SECONDS
     hold_connections: int = HOLD_CONNECTIONS
 

@@ -1,0 +1,119 @@
+"""From a port's routes to the relay loop's endpoints: what is tried first, what belongs to whom. No I/O.
+
+`kecs.agent.picture` calls it. A local task is dialled where it listens. A Pod has two ways
+(docs/design/contracts.md, 2): the address of each node with the Service's node port, behind which
+Kubernetes chooses the task, and a tunnel to this one Pod. So a node's address is one endpoint, however many
+tasks are behind it, and belongs to none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from kecs.agent.state import Entry
+from kecs.client.endpoints import EndpointPort, EndpointTask, Route
+from kecs.client.rpc_types import EndpointRow
+from kecs.net.messages import Endpoint
+
+PATIENCE = 1.0
+"""Seconds for a connect to a node: then another one, then the tunnel (docs/design/contracts.md, 2)."""
+
+DIRECT, TUNNEL = 0, 1
+"""Ranks: what works directly is not sent through the API server."""
+
+_NODE = "node/"
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One route of one port of one task."""
+
+    task: str
+    port: EndpointPort
+    route: Route
+
+
+def endpoints_of(
+    entry: Entry, tasks: Iterable[EndpointTask], *, alone: bool
+) -> tuple[tuple[Endpoint, ...], tuple[EndpointRow, ...]]:
+    """Return what the relay loop may use for `entry`, and what people see.
+
+    `alone`: it is one standalone task, so that its node port leads to nobody else.
+    """
+    ways = list(_ways(entry, tasks))
+    nodes: dict[tuple[str, int], list[_Way]] = {}
+    endpoints: list[Endpoint] = []
+    rows: list[EndpointRow] = []
+    for way in ways:
+        route = way.route
+        if _by_a_node(way):
+            if (entry.type == "service" or alone) and entry.route != "tunnel":
+                nodes.setdefault((route.host or "", route.port), []).append(way)
+        elif entry.route in ("auto", route.kind):
+            rows.append(_row(way.task, route, [way]))
+            if way.port.ready or way.port.draining:
+                endpoints.append(_endpoint(way))
+    for (host, port), behind in nodes.items():
+        row = _row(behind[0].task if alone else None, behind[0].route, behind)
+        rows.append(row)
+        if row.ready or row.draining:
+            endpoints.append(
+                Endpoint(f"{_NODE}{host}:{port}", host, port, row.draining, DIRECT, "", PATIENCE)
+            )
+    return tuple(endpoints), tuple(rows)
+
+
+def id_of(row: EndpointRow) -> str:
+    """Return the id of the endpoint that `row` shows."""
+    if row.task_id is None or row.by_node:
+        return f"{_NODE}{row.route.host}:{row.route.port}"
+    return row.task_id
+
+
+def kind_of(endpoint: Endpoint) -> str:
+    """Return `direct` or `tunnel`."""
+    return "tunnel" if endpoint.carrier else "direct"
+
+
+def matches(entry: Entry, port: EndpointPort) -> bool:
+    """Tell whether the forward leads to this port."""
+    if port.protocol != entry.protocol:
+        return False
+    if entry.target_port_name is not None:
+        return port.name == entry.target_port_name
+    return port.container_port == entry.target_port
+
+
+def _ways(entry: Entry, tasks: Iterable[EndpointTask]) -> Iterator[_Way]:
+    for task in tasks:
+        for port in task.ports:
+            if matches(entry, port):
+                for route in port.routes:
+                    if route.host if route.kind == "direct" else route.pod:
+                        yield _Way(task.task_id, port, route)
+
+
+def _by_a_node(way: _Way) -> bool:
+    """Whether Kubernetes chooses behind this address: a task that can be dialled at all has no tunnel."""
+    return way.route.kind == "direct" and any(route.kind == "tunnel" for route in way.port.routes)
+
+
+def _endpoint(way: _Way) -> Endpoint:
+    route = way.route
+    if route.kind == "tunnel":
+        carrier = f"{route.namespace}/{route.pod}"
+        return Endpoint(way.task, "", route.port, way.port.draining, TUNNEL, carrier)
+    return Endpoint(way.task, route.host or "", route.port, way.port.draining)
+
+
+def _row(task: str | None, route: Route, behind: list[_Way]) -> EndpointRow:
+    """Return the row for a way to these: ready when one is, draining when no other is left."""
+    ready = any(way.port.ready and not way.port.draining for way in behind)
+    return EndpointRow(
+        task_id=task,
+        route=route,
+        ready=ready or any(way.port.ready for way in behind),
+        draining=not ready and any(way.port.draining for way in behind),
+        by_node=_by_a_node(behind[0]),
+    )

@@ -1,0 +1,110 @@
+"""From the routes of ports to the endpoints of the relay loop."""
+
+from __future__ import annotations
+
+import pytest
+from tests.agent.shapes import A, B, entry, lone, port, service, snapshot, task
+
+from kecs.agent.picture import Picture
+from kecs.agent.routes import id_of, kind_of
+from kecs.client.endpoints import Route
+from kecs.forward.machine import EndpointsReady, NoEndpoint
+from kecs.net.messages import Endpoint
+
+
+def pod(task_id=A, *, ready=True, draining=False, status="RUNNING", nodes=("10.0.0.1", "10.0.0.2")):
+    """A task on Kubernetes: reached by a node port and by a tunnel."""
+    routes = [Route(kind="direct", host=node, port=30080) for node in nodes]
+    routes.append(Route(kind="tunnel", namespace="ns", pod=f"web-{task_id[:4]}", port=80))
+    return task(task_id, port(80, ready=ready, draining=draining, routes=routes), status=status)
+
+
+def resolve(forward, *targets):
+    picture = Picture()
+    picture.apply(snapshot(1, *targets))
+    return picture.resolve(forward)
+
+
+def node(host, *, draining=False):
+    return Endpoint(f"node/{host}:30080", host, 30080, draining, rank=0, patience=1.0)
+
+
+def tunnel(task_id, *, draining=False):
+    return Endpoint(task_id, "", 80, draining, rank=1, carrier=f"ns/web-{task_id[:4]}")
+
+
+def test_a_service_is_reached_by_each_node_once_and_else_by_a_tunnel_to_each_task():
+    resolution = resolve(entry(), service(pod(A), pod(B)))
+
+    assert set(resolution.endpoints) == {node("10.0.0.1"), node("10.0.0.2"), tunnel(A), tunnel(B)}
+    assert resolution.verdict == EndpointsReady()
+    assert sorted((row.task_id or "", row.route.kind, row.by_node) for row in resolution.rows) == [
+        ("", "direct", True),
+        ("", "direct", True),
+        (A, "tunnel", False),
+        (B, "tunnel", False),
+    ]
+
+
+def test_each_row_names_its_endpoint():
+    resolution = resolve(entry(), service(pod(A), pod(B)))
+
+    assert {id_of(row) for row in resolution.rows} == {endpoint.id for endpoint in resolution.endpoints}
+
+
+@pytest.mark.parametrize("kind", ["direct", "tunnel"])
+def test_a_forced_route_uses_nothing_else(kind):
+    resolution = resolve(entry(route=kind), service(pod(A), pod(B)))
+
+    assert {kind_of(endpoint) for endpoint in resolution.endpoints} == {kind}
+    assert {row.route.kind for row in resolution.rows} == {kind}
+
+
+def test_a_forced_route_that_does_not_exist_is_waited_for():
+    resolution = resolve(entry(route="direct"), service(pod(A, nodes=())))
+
+    assert resolution.endpoints == ()
+    assert resolution.verdict == NoEndpoint(
+        "no task of prod/web is ready (1 RUNNING, without a direct route)"
+    )
+
+
+def test_a_node_serves_on_while_one_task_behind_it_is_ready_and_drains_with_the_last():
+    one_left = resolve(entry(), service(pod(A), pod(B, draining=True, status="DEACTIVATING")))
+    none_left = resolve(entry(), service(pod(B, draining=True, status="DEACTIVATING")))
+
+    assert set(one_left.endpoints) == {
+        node("10.0.0.1"),
+        node("10.0.0.2"),
+        tunnel(A),
+        tunnel(B, draining=True),
+    }
+    assert set(none_left.endpoints) == {
+        node("10.0.0.1", draining=True),
+        node("10.0.0.2", draining=True),
+        tunnel(B, draining=True),
+    }
+    assert none_left.verdict == NoEndpoint("no task of prod/web is ready (1 DEACTIVATING)")
+
+
+def test_a_node_is_not_asked_while_no_task_behind_it_is_ready():
+    assert resolve(entry(), service(pod(A, ready=False))).endpoints == ()
+
+
+def test_one_task_of_a_service_is_never_asked_for_at_a_node_which_may_give_another():
+    resolution = resolve(entry(type="task"), service(pod(A), pod(B)))
+
+    assert resolution.endpoints == (tunnel(A),)
+
+
+def test_a_standalone_task_has_its_node_port_for_itself():
+    resolution = resolve(entry(type="task"), lone(pod(A, nodes=("10.0.0.1",))))
+
+    assert set(resolution.endpoints) == {node("10.0.0.1"), tunnel(A)}
+    assert {row.task_id for row in resolution.rows} == {A}
+
+
+def test_a_task_that_can_only_be_dialled_is_no_node():
+    resolution = resolve(entry(), service(task(A, port(80, 29001))))
+
+    assert resolution.endpoints == (Endpoint(A, "127.0.0.1", 29001),)
