@@ -19,10 +19,12 @@ def stop(session: Session) -> None:
     At the next start services start their tasks again and forwards are back on their ports; standalone
     tasks are STOPPED. On a cluster all tasks go on, and the next start takes them up.
     """
-    from kecs.client import lifetime
+    from kecs.client import instance, lifetime
 
     if lifetime.stop(session.paths, session.note):
         session.note(f"the instance `{session.paths.name}` is stopped")
+        if instance.require(session.paths).kubernetes is not None:
+            session.note("its tasks go on: pods, Services and node ports stay on the cluster")
     else:
         session.note(f"the instance `{session.paths.name}` was stopped already")
 

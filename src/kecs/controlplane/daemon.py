@@ -52,7 +52,6 @@ from kecs.wire import awsjson
 AGENT_RETURNS_WITHIN = 1.5
 """Seconds that a planned stop waits, after our start, for an agent that followed the process before us."""
 STOP_REASON = "Task stopped by kecs stop"
-STAYS = "their pods, Services and node ports stay on the cluster, and `kecs start` takes them up again"
 
 _log = logging.getLogger(__name__)
 
@@ -185,10 +184,7 @@ class Daemon:
 
     async def _stop(self) -> None:
         if self.cluster is not None:
-            alive = sum(task.last_status != "STOPPED" for task in self.state.scan(Task))
-            if alive:
-                self._tell(StopProgress(text=f"{alive} tasks go on: {STAYS}"))
-            self._leave()
+            self._leave()  # pods stay, and the next process takes them up
             return
         await self._taken_up.wait()
         try:
