@@ -307,6 +307,14 @@ def test_a_refused_token_is_not_shown(api, tmp_path):
     assert "s3cr3t" not in error.message + error.hint
 
 
+def test_a_server_that_takes_us_for_nobody_did_not_accept_the_credentials(api, tmp_path):
+    access = Access.load(api.kubeconfig(tmp_path, {"username": "alice", "password": "s3cr3t"}))
+    message = 'namespaces is forbidden: User "system:anonymous" cannot list resource "namespaces"'
+    api.answer_next(Answer(403, status(403, "Forbidden", message)))
+    error = shown(access)
+    assert "does not accept user name and password" in error.message
+
+
 def test_a_missing_right_names_what_to_ask_for(api, tmp_path):
     access = Access.load(api.kubeconfig(tmp_path))
     right = 'cannot list resource "pods" in API group "apps" in the namespace "dev"'

@@ -30,19 +30,24 @@ def advice(error: ApiError | Unreachable, access: Access) -> KecsError:
 
 def _refused(error: ApiError, access: Access) -> tuple[str, str | None]:
     who = f"context {access.context!r}"
-    if error.status == HTTPStatus.UNAUTHORIZED:
+    if error.status == HTTPStatus.UNAUTHORIZED or _is_anonymous(error):
         if (since := access.expired) is not None:
             return (
                 f"the client certificate of {who} expired on {since:%Y-%m-%d %H:%M} UTC",
                 "get the cluster's kubeconfig again, or renew the certificate",
             )
         return (
-            f"the API server {access.server} does not accept {access.kind} of {who} (401 Unauthorized)",
+            f"the API server {access.server} does not accept {access.kind} of {who} ({error.status})",
             "log in to the cluster again, or get its kubeconfig again; `kubectl auth whoami` tries it",
         )
     if error.status == HTTPStatus.FORBIDDEN:
         return f"the API server {access.server} refuses {who}: {error.message}", _missing(error)
     return f"the API server {access.server} answered {error}", None
+
+
+def _is_anonymous(error: ApiError) -> bool:
+    """Tell whether the server took us for nobody: it ignores a kind of credentials that it does not know."""
+    return error.status == HTTPStatus.FORBIDDEN and 'User "system:anonymous"' in error.message
 
 
 def _missing(error: ApiError) -> str:

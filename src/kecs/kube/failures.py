@@ -6,6 +6,7 @@ whose ends are the standard library's exceptions.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -51,8 +52,9 @@ def unreachable(server: str, error: BaseException) -> Unreachable:
                 f"the API server {server} did not answer in time", "is a VPN needed, or is the network down?"
             )
     for one in reversed(chain):
-        if isinstance(one, OSError) and one.strerror:
-            return Unreachable(f"the API server {server} cannot be reached: {one.strerror}", None)
+        if isinstance(one, OSError) and one.errno:
+            why = os.strerror(one.errno)  # asyncio's own text repeats the address instead
+            return Unreachable(f"the API server {server} cannot be reached: {why}", None)
     return Unreachable(f"the API server {server} did not answer: {error or type(error).__name__}", None)
 
 
