@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 
@@ -66,6 +68,16 @@ def test_bytes_go_through_an_opened_port_forward(api, access, pod_there, over):
     with upgraded.sock:
         assert (upgraded.framing, upgraded.rest) == (over, b"")
         assert echo(upgraded) == b"hello"
+
+
+def test_the_agent_needs_no_http_client_for_it():
+    program = (
+        "import sys, kecs.kube.upgrade;"
+        "heavy = {'httpx2', 'httpcore2', 'anyio', 'wsproto', 'lightkube'};"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"
 
 
 def test_plain_spdy_is_the_first_choice(api, access, pod_there):

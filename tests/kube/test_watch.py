@@ -276,6 +276,19 @@ async def test_a_huge_object_is_one_event(client, api):
 
 
 @with_client
+async def test_closing_the_client_ends_its_watches(client, api):
+    events = Watch(client._http, "Pod", None, LABELS).events()
+    async with aclosing(events):
+        assert isinstance(await anext(events), Synced)
+        coming = aio.create_task(anext(events), name="next event")
+        await asyncio.to_thread(api.wait_for, lambda: api.watches == 1, "the watch is open")
+        await client.close()
+        async with asyncio.timeout(5):
+            with pytest.raises(Unreachable):
+                await coming
+
+
+@with_client
 async def test_leaving_a_watch_closes_its_connection(client, api):
     async with following(client, api):
         pass

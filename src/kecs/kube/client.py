@@ -153,8 +153,8 @@ class KubeClient:
     ) -> AsyncGenerator[Event, None]:
         """Yield `Synced` and then changes, for ever, until it is closed (`aclosing`); see `kecs.kube.watch`.
 
-        It raises neither error: `report` is called with what keeps it from going on, and with None when it
-        goes on.
+        `report` is called with what keeps it from going on, and with None when it goes on; it raises
+        `Unreachable` only when the client is closed.
         """
         return Watch(self._http, kind, namespace, labels, report).events()
 

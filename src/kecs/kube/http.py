@@ -65,11 +65,12 @@ class Http:
         self._pools: list[_Pool] = []
         """The newest last; older ones are those whose answers are still being read."""
         self._making = asyncio.Lock()
-        self._closed = False
+        self.closed = False
+        """Whether `aclose` was called: nothing can be asked any more."""
 
     async def aclose(self) -> None:
         """Close every connection; what is under way fails with `Unreachable`."""
-        self._closed = True
+        self.closed = True
         pools, self._pools = self._pools, []
         for pool in pools:
             await pool.client.aclose()
@@ -121,7 +122,7 @@ class Http:
                 try:
                     answer = await self._send(pool, asked, credentials)
                 except httpx2.TransportError as error:
-                    if self._closed or not retry.after_break(error):
+                    if self.closed or not retry.after_break(error):
                         raise unreachable(self.access.server, error) from error
                     continue
                 try:
@@ -171,7 +172,7 @@ class Http:
     @asynccontextmanager
     async def _pool(self) -> AsyncGenerator[_Pool, None]:
         """Lend the connections; new ones when what TLS presents has changed."""
-        if self._closed:
+        if self.closed:
             raise Unreachable(f"the connections to {self.access.server} were closed")
         async with self._making:
             if not self._pools or self._pools[-1].generation != self.access.generation:

@@ -211,6 +211,8 @@ class Watch:
 
     async def _pause(self, error: ApiError | Unreachable | None) -> None:
         """Wait before the next request: not at all after the first failure, then longer and longer."""
+        if self._http.closed:
+            raise error or Unreachable("the client was closed")
         if error is not None:
             self._tell(error)
         delay = BACKOFF.delay(self._failures - 1, random.random) if self._failures else 0.0
