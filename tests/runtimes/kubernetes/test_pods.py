@@ -32,6 +32,15 @@ CONTAINERS = {
     ("exit-3", "web"): ("STOPPED", 3, None),
     ("out-of-memory", "web"): ("STOPPED", 137, "OutOfMemoryError: Container killed due to memory usage"),
     ("first-pull-failed", "web"): ("PENDING", None, None),
+    ("pull-answered", "web"): (
+        "STOPPED",
+        None,
+        (
+            'CannotPullContainerError: failed to resolve reference "127.0.0.1:5055/absent:1": '
+            "127.0.0.1:5055/absent:1: not found"
+        ),
+    ),
+    ("deleted-before-it-ran", "web"): ("STOPPED", None, None),
     ("pull-backed-off", "web"): (
         "STOPPED",
         None,
@@ -151,6 +160,22 @@ def test_a_container_that_never_ran_has_no_times():
     one = seen("start-error")
 
     assert (one.started_at, one.exit_code) == (None, None)
+
+
+def test_an_end_that_the_kubelet_makes_up_leaves_what_was_known():
+    pod = recorded("deleted-before-it-ran")
+
+    def after(**was):
+        before = TaskObserved(task_id="", containers=[ContainerObserved(name="web", **was)])
+        return pods.observe(pod, 0.0, before).containers[0]
+
+    could_not = after(status="STOPPED", reason="CannotPullContainerError: no such host")
+    assert (could_not.reason, could_not.exit_code) == ("CannotPullContainerError: no such host", None)
+    ran = after(status="RUNNING", started_at=5.0, listening=[("10.0.0.7", 80)])
+    assert (ran.status, ran.started_at, ran.exit_code, ran.listening) == ("STOPPED", 5.0, None, [])
+    assert ran.reason == (
+        "ContainerStatusUnknown: The container could not be located when the pod was terminated"
+    )
 
 
 LISTENING = {
@@ -327,7 +352,9 @@ def test_what_waits_for_what_cannot_come_is_stopped_and_says_so(condition, state
         ("ContainerCreating", "", None),
         ("PodInitializing", "", None),
         ("CrashLoopBackOff", "back-off 10s", None),
-        ("ErrImagePull", "not found", None),
+        ("ErrImagePull", "dial tcp: i/o timeout", None),
+        ("ErrImagePull", "pull access denied", "CannotPullContainerError: pull access denied"),
+        ("ErrImagePull", "401 Unauthorized", "CannotPullContainerError: 401 Unauthorized"),
         (
             "ErrImageNeverPull",
             "Container image is not present",

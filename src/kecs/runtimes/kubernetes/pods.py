@@ -2,7 +2,7 @@
 
 `runtime.KubernetesRuntime` calls it with each state of a Pod that the cluster tells of, and again at
 `next_look`. It needs nothing but the Pod (see `notes`), and `before`, when there is one, for a health check
-that fails after it had passed.
+that fails after it had passed and for a container that the kubelet does not find any more.
 """
 
 from __future__ import annotations
@@ -105,7 +105,10 @@ def _container(pod: Pod, note: Note, now: float, before: ContainerObserved | Non
     first_end = (status.get("lastState") or {}).get("terminated")
     if first_end is not None or "terminated" in state:
         # A sidecar that the kubelet started again has ended all the same: its task ends with it.
-        return _ended(note, status, first_end or state["terminated"])
+        end = first_end or state["terminated"]
+        return (
+            _lost(note, end, before) if end.get("reason") == reasons.NOT_SEEN else _ended(note, status, end)
+        )
     if "running" in state:
         return _running(pod, note, status, now, before)
     waiting = reasons.waiting(state.get("waiting") or {})
@@ -125,6 +128,15 @@ def _ended(note: Note, status: Mapping[str, Any], end: Mapping[str, Any]) -> Con
         started_at=_epoch(end.get("startedAt")) if ran else None,
         finished_at=_epoch(end.get("finishedAt")),
     )
+
+
+def _lost(note: Note, end: Mapping[str, Any], before: ContainerObserved | None) -> ContainerObserved:
+    """Return the end of a container that the kubelet did not find: nothing is made up for it."""
+    if before is None or before.status == "PENDING":
+        return ContainerObserved(name=note.name, status="STOPPED")
+    if before.status == "STOPPED":
+        return before
+    return replace(before, status="STOPPED", listening=[], reason=reasons.terminated(end))
 
 
 def _running(

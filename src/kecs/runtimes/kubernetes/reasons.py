@@ -15,6 +15,9 @@ OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 POD_DELETED = "Task was stopped: its pod was deleted"
 NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
 """Reasons of a `terminated` state whose process never began: the exit code is the kubelet's own."""
+NOT_SEEN = "ContainerStatusUnknown"
+"""Reason of a `terminated` state that the kubelet makes up for what it cannot find when a Pod goes: one that
+had not begun, or whose end nobody saw. Its exit code, 137, says nothing (pkg/kubelet/status_manager.go)."""
 
 _ERRORS = {
     "ImagePullBackOff": "CannotPullContainerError",
@@ -33,7 +36,11 @@ _ERRORS = {
 }
 """ECS's name of each reason for which a container waits and that is no step of its start."""
 _TRIED_AGAIN = frozenset({"ErrImagePull", "RegistryUnavailable", "SignatureValidationFailed"})
-"""A first failure to pull: the kubelet tries again, and says ImagePullBackOff when that fails too."""
+"""A failure to pull: the kubelet looks again after 10 to 15 s, and says ImagePullBackOff then."""
+_ANSWERED = (
+    "not found", "manifest unknown", "denied", "unauthorized", "authorization failed", "forbidden",
+)  # fmt: skip
+"""Parts of messages, in small letters, of a pull that a registry has answered: it would say so again."""
 _PASSING = ("deadline exceeded", "failed to reserve container name", "connection refused", "failed to sync")
 """Parts of messages of a node that is busy, or whose containerd starts anew: not the container's fault."""
 _BACK_OFF = re.compile(r"^Back-off pulling image \"[^\"]*\"(: )?")
@@ -66,7 +73,7 @@ def waiting(state: Mapping[str, Any]) -> str | None:
     """
     reason, message = state.get("reason", ""), state.get("message", "")
     error = _ERRORS.get(reason)
-    if error is None or reason in _TRIED_AGAIN:
+    if error is None or (reason in _TRIED_AGAIN and not _answered(message)):
         return None
     passing = error != "CannotPullContainerError" and any(part in message for part in _PASSING)
     return None if passing else f"{error}: {_told(message) or reason}"
@@ -126,6 +133,12 @@ def _of_pod(status: Mapping[str, Any]) -> tuple[str, str]:
     if status.get("phase") != "Failed":
         return "", ""
     return status.get("reason") or "", _told(status.get("message") or "")
+
+
+def _answered(message: str) -> bool:
+    """Tell whether a registry said that it has no such image, or not for this cluster."""
+    text = message.lower()
+    return any(part in text for part in _ANSWERED)
 
 
 def _told(message: str) -> str:
