@@ -333,3 +333,48 @@ def test_completion_starts_nothing_and_says_nothing(home, capsys):
     assert home.alive() == []
     assert capsys.readouterr().err == ""
     assert instances.require(home.paths).desired == "running"
+
+
+POD = {
+    "region": "us-east-1", "cluster": "prod", "taskId": "0123456789abcdef0123456789abcdef", "service": "web",
+    "taskDefinition": "web:1", "lastStatus": "PENDING", "desiredStatus": "RUNNING", "healthStatus": "UNKNOWN",
+    "public": True, "createdAt": 1.0, "stoppedReason": None, "namespace": "kecs-dev", "pod": "web-0123",
+    "waiting": "0/1 nodes are available",
+    "ports": [
+        {
+            "container": "web", "containerPort": 80, "protocol": "tcp", "name": None, "hostPort": 0,
+            "ready": False, "nodePort": 30080,
+        }
+    ],
+}  # fmt: skip
+
+
+def test_ps_shows_node_ports_pods_and_why_a_task_waits(kecs, home):
+    home.instance()
+    home.daemons_do(controlplane={"ps": {"services": [], "tasks": [POD]}})
+    ran = kecs("ps")
+    assert "80 on node port 30080 (not ready)" in ran.out
+    assert "0/1 nodes are available" in ran.out
+    assert "kecs-dev/web-0123" not in ran.out
+    assert "kecs-dev/web-0123" in kecs("ps", "-o", "wide").out
+
+
+@pytest.mark.parametrize(
+    ("cluster", "says"),
+    [
+        ({"connected": True, "nodes": 3, "nodesReady": 2}, "connected  2 of 3 nodes ready"),
+        ({"connected": False, "lostAt": 1.0, "detail": "no route"}, "no route"),
+        ({"connected": False}, "connecting"),
+    ],
+)
+def test_status_shows_the_cluster(kecs, home, cluster, says):
+    chosen = instances.Kubernetes(kubeconfig="/k", context="kind", cluster_uid="u")
+    home.instance(runtime="kubernetes", kubernetes=chosen)
+    told = {"context": "kind", "server": "https://k:6443"} | cluster
+    home.daemons_do(controlplane={"status": {"cluster": told}})
+    [line] = [line for line in kecs("status").out.splitlines() if line.startswith("cluster")]
+    assert "kind  https://k:6443" in line
+    assert says in line
+    document = json.loads(kecs("status", "-o", "json").out)
+    assert document["kubernetes"] == {"kubeconfig": "/k", "context": "kind", "clusterUid": "u"}
+    assert document["cluster"]["connected"] is cluster["connected"]

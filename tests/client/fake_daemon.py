@@ -139,6 +139,7 @@ def answer_controlplane(connection: socket.socket, does) -> bool:
         "tasksPending": 0,
         "memory": 100_000_000,
         "agent": {"state": "absent", "detail": None},
+        **does.get("status", {}),
     }
     bodies = {
         "/_kecs/status": [status],

@@ -14,7 +14,7 @@ from tests.controlplane.world import (
 )
 
 from kecs.controlplane.explain import explain_service, explain_task
-from kecs.ecs.model import Container, Service, TaskPort
+from kecs.ecs.model import Container, Node, NodePort, Service, TaskPort
 from kecs.errors import ExitCode, KecsError
 
 
@@ -167,3 +167,76 @@ def test_a_service_without_wanted_tasks_says_how_to_start_them():
 
     assert any("--desired-count 1" in advice for advice in told.advice)
     assert isinstance(service(), Service)
+
+
+POD = {"namespace": "kecs-dev", "pod": "web-1"}
+
+
+def pod(**members):
+    """A task that is a pod whose port answers."""
+    ready = members.pop("ready", True)
+    return task(
+        service="web",
+        containers=[Container(name="web", id="c", image="web", last_status="RUNNING")],
+        ports=[TaskPort(container="web", container_port=80, host="10.0.0.7", ready=ready)],
+        **(POD | members),
+    )
+
+
+def node_port(**members):
+    known = {"region": REGION, "cluster": "default", "service": "web", "container_port": 80, "port": 30080}
+    return NodePort(**(known | members))
+
+
+NODE = Node(name="one", addresses=["192.0.2.1", "2001:db8::1"], ready=True)
+
+
+def test_a_pod_without_a_place_is_told_with_what_helps():
+    one = pod(status="PENDING", waiting="0/1 nodes are available: 1 Insufficient cpu.")
+    for told in (
+        service_of(task_definition(), service(), one),
+        explain_task(state_of(task_definition(), one), REGION, "default", one.id),
+    ):
+        assert any("has no place to run yet: 0/1 nodes are available" in fact for fact in told.facts)
+        assert any("kubectl --namespace kecs-dev describe pod web-1" in each for each in told.advice)
+
+
+def test_a_port_of_a_pod_that_does_not_answer_is_told_without_local_ports():
+    definition = task_definition(
+        containers=[container_definition(environment=[{"name": "PORT", "value": "1"}])]
+    )
+    told = service_of(definition, service(), pod(ready=False))
+    assert any("does not answer on 80: its readiness probe has not passed" in fact for fact in told.facts)
+    assert not any("PORT" in each for each in (*told.facts, *told.advice))
+    assert any("0.0.0.0" in each for each in told.advice)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([node_port(applied=True), NODE], "port 80/tcp has node port 30080 on 192.0.2.1, 2001:db8::1"),
+        ([node_port(applied=True)], "port 80/tcp has node port 30080, and no node is ready"),
+        ([node_port(), NODE], "is to have node port 30080, which the cluster does not have yet"),
+    ],
+)
+def test_node_ports_are_told_as_they_are(rows, says):
+    told = service_of(task_definition(), service(), pod(), *rows)
+    assert any(says in fact for fact in told.facts)
+
+
+def test_a_task_of_pods_is_told_with_its_pod_and_its_ways():
+    one = pod()
+    alone = msgspec.structs.replace(one, service=None)
+    mine = node_port(service="", task_id=one.id, applied=True)
+    told = explain_task(state_of(task_definition(), alone, mine, NODE), REGION, "default", one.id)
+    assert "its pod is kecs-dev/web-1" in told.facts
+    assert any("node port 30080 on 192.0.2.1" in fact for fact in told.facts)
+    assert "a tunnel to the pod reaches port 80" in told.facts
+    assert not any("answers on" in fact for fact in told.facts)
+
+
+def test_what_stands_in_no_row_comes_right_after_the_standing():
+    told = explain_service(
+        state_of(task_definition(), service()), REGION, "default", "web", troubles=lambda row: [row.name]
+    )
+    assert told.facts[1] == "web"

@@ -166,7 +166,7 @@ def test_variables_are_left_as_they_are_and_those_of_ecs_are_added():
         {"name": "AWS_EXECUTION_ENV", "value": "AWS_ECS_FARGATE"},
         {"name": "A", "value": "$$(B) $$$$ $$é"},
         {"name": "KECS_TASK_ARN", "value": "arn:aws:ecs:us-east-1:123456789012:task/default/" + f"{1:032x}"},
-        {"name": "KECS_CONTAINER", "value": "web"},
+        {"name": "KECS_CONTAINER_NAME", "value": "web"},
     ]
 
 

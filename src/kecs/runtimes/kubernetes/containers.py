@@ -73,7 +73,7 @@ def _environment(one: ContainerSpec, task: TaskSpec) -> list[dict[str, Any]]:
         "AWS_DEFAULT_REGION": task.region,
         **one.environment,
         "KECS_TASK_ARN": task.arn,
-        "KECS_CONTAINER": one.name,
+        "KECS_CONTAINER_NAME": one.name,
     }
     return [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": task.pod, "key": secret_key(one.name, name)}}}
