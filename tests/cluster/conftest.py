@@ -13,7 +13,6 @@ import pytest
 from tests.cluster import target
 from tests.cluster.harness import build
 from tests.cluster.harness.cluster import Cluster, Options
-from tests.process.harness import Home
 
 
 def pytest_sessionstart():
@@ -82,12 +81,8 @@ def namespace(kubectl):
 @pytest.fixture
 def home(cluster):
     """An empty home for instances on the session's cluster; at the end nothing of theirs is left there."""
-    before = target.namespaces(cluster)
-    one = Home()
-    yield one
-    one.close()
-    left = target.namespaces(cluster).keys() - before.keys()
-    assert not left, f"namespaces left behind: {left}"
+    with target.visiting(cluster) as one:
+        yield one
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +64,19 @@ def start(home: Home, target: Target, *arguments: str, instance: str = "default"
     home.start(
         *("--runtime", "kubernetes", "--kubeconfig", str(target.kubeconfig), *arguments), instance=instance
     )
+
+
+@contextmanager
+def visiting(target: Target, **environment: str) -> Iterator[Home]:
+    """Give an empty home for instances on the cluster; at the end nothing of theirs is left there."""
+    before = namespaces(target)
+    home = Home(**environment)
+    try:
+        yield home
+    finally:
+        home.close()
+    left = namespaces(target).keys() - before.keys()
+    assert not left, f"namespaces left behind: {left}"
 
 
 def namespaces(target: Target) -> dict[str, str]:
