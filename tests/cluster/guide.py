@@ -43,9 +43,13 @@ class Reader:
         home.environment["PATH"] = f"{programs}:{home.environment['PATH']}"
 
     def run(self, *commands: str) -> str:
-        """Run blocks in one shell that ends at the first command that fails; return what they printed."""
+        """Run blocks in one shell that ends at the first command that fails; return what they printed.
+
+        Only the port of the API is another: the default one may be that of somebody's own instance.
+        """
+        script = "\n".join(commands).replace("kecs start --runtime", "kecs start --port 0 --runtime")
         done = subprocess.run(
-            ["sh", "-eux", "-c", "\n".join(commands)],
+            ["sh", "-eux", "-c", script],
             env=self._home.environment,
             cwd=FOLDER,
             capture_output=True,
