@@ -91,6 +91,7 @@ class Cluster:
         self._lasting = lasting
         self._options = options
         self._kube = build.kube()
+        self._machines: list[Machine] = []
         self.network = self._network()
         self.authority = Authority(self.folder / "certificates")
         self.controlplane = ControlPlane(
@@ -130,7 +131,13 @@ class Cluster:
         return [*self.controlplane.components, *(each for node in self.nodes for each in node.components)]
 
     def down(self) -> None:
-        """Take it down, and check that nothing is left of it."""
+        """Take it down, and check that nothing is left of it. Once is enough; again is no error."""
+        if not self.folder.exists():
+            return
+        for machine in self._machines:
+            machine.close()
+        for component in self.components:
+            component.wait_ended()
         self._made.unmake()
         if left := self.left():
             raise AssertionError(f"left of cluster {self.name}: {left}")
@@ -141,8 +148,7 @@ class Cluster:
         mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if mark in line]
         processes = [f"process {pid}" for pid in procs.mentioning(mark)]
         groups = [str(group) for group in cgroups.left(self._group(""))]
-        links = [link for link in network.links() if link.startswith(self.network.bridge)]
-        return [*mounts, *processes, *groups, *links]
+        return [*mounts, *processes, *groups, *self.network.links()]
 
     def load(self, image: Path) -> None:
         """Give an image to every node."""
@@ -179,6 +185,7 @@ class Cluster:
 
     def _machine(self, name: str, host: int) -> Machine:
         machine = Machine(name, self.folder / name, lasting=self._lasting)
+        self._machines.append(machine)
         self._made.add_process(*machine.holders)
         self.network.attach(machine, host)
         return machine

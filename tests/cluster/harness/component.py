@@ -73,8 +73,13 @@ class Component:
         """End it and wait for the end."""
         assert self._entered
         procs.kill(self.pid, number)
-        self._entered.wait(procs.END_SECONDS)
-        self._entered = None
+        self.wait_ended()
+
+    def wait_ended(self) -> None:
+        """Wait for an end that somebody else has brought about, such as its machine's."""
+        if self._entered:
+            self._entered.wait(procs.END_SECONDS)
+            self._entered = None
 
     def restart(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Kill it and start it again. Does not wait until it serves."""

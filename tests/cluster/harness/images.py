@@ -5,6 +5,8 @@ Used by `cluster` and by tests that need an image of their own. An archive holds
 under `blobs/sha256/` the manifest, the configuration and one layer. Names lie below `kecs.test/`, a host
 that does not exist, with a tag other than `latest`, so that Kubernetes pulls them only when missing and a
 pull fails at once.
+
+The shell in them is Debian's busybox-static, whose `wget` crashes when it is given a time-out (`-T`).
 """
 
 from __future__ import annotations

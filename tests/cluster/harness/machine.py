@@ -34,7 +34,7 @@ KERNEL_SETTINGS = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-# `trap '' CHLD` lets the kernel reap what is orphaned to the first process; it survives exec.
+# With SIGCHLD ignored, the kernel reaps what is orphaned to the first process, such as containerd's shims.
 FIRST_PROCESS = """
 set -eu
 for hidden in /run /var/lib /var/log; do mount -t tmpfs -o mode=755 tmpfs $hidden; done
@@ -48,10 +48,9 @@ done
 ip link set lo up
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo ready > "$FOLDER/ready"
-trap '' CHLD
 case $LASTING in
-  yes) exec sleep infinity ;;
-  no) read -r _ || : ;;
+  yes) exec env --ignore-signal=CHLD sleep infinity ;;
+  no) exec env --ignore-signal=CHLD cat ;;
 esac
 """
 NEW_NAMESPACES = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -60,9 +60,20 @@ class Network:
         procs.run("ip", "link", "set", self.link(host), "up" if on else "down")
 
     def remove(self) -> None:
-        """Remove the bridge, if it is there; the links go with their machines."""
-        if self.bridge in links():
-            procs.run("ip", "link", "delete", self.bridge)
+        """Remove the bridge and the links, where they are there still.
+
+        Links go with their machines, but some time after these; the name must be free at once.
+        """
+        for link in self.links():
+            try:
+                procs.run("ip", "link", "delete", link)
+            except RuntimeError as error:
+                if "Cannot find device" not in str(error):
+                    raise
+
+    def links(self) -> list[str]:
+        """Return what is there of the bridge and the links."""
+        return [link for link in _links() if link.partition("-")[0] == self.bridge]
 
 
 def pod_network(node: int) -> str:
@@ -71,17 +82,14 @@ def pod_network(node: int) -> str:
 
 
 def free_numbers(taken: set[int]) -> list[int]:
-    """Return the cluster numbers whose bridge and network are not in use on this computer.
-
-    A machine's link may stay for seconds after its bridge: the kernel ends its connections first.
-    """
-    present = {link.partition("-")[0] for link in links()}
+    """Return the cluster numbers whose links and network are not in use on this computer."""
+    links = {link.partition("-")[0] for link in _links()}
     routes = {route["dst"] for route in json.loads(procs.run("ip", "-json", "route"))}
     return [
         number
         for number in range(1, 255)
         if number not in taken
-        and Network(number).bridge not in present
+        and Network(number).bridge not in links
         and f"10.77.{number}.0/24" not in routes
     ]
 
@@ -99,6 +107,5 @@ def claim(network: Network) -> bool:
     return True
 
 
-def links() -> set[str]:
-    """Return the names of this computer's interfaces."""
+def _links() -> set[str]:
     return {link["ifname"] for link in json.loads(procs.run("ip", "-json", "link"))}
