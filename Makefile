@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check bench lock format clean
+.PHONY: setup demo test test-cluster check bench lock format clean
 setup: .venv/.ready
 
 .venv/.ready: requirements.lock pyproject.toml scripts/setup.sh
@@ -13,6 +13,11 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest
+
+# A real Kubernetes on this machine: Linux, root, Go, and the Debian packages that it asks for (CONTRIBUTING.md).
+test-cluster: setup
+	@$(BIN)/python -m tests.cluster.harness.build
+	@$(BIN)/python -m pytest tests/cluster
 
 check: setup
 	@$(BIN)/ruff check .

@@ -75,7 +75,14 @@ def kubernetes_version() -> str:
 
 def missing_packages() -> list[str]:
     """Return the Debian packages whose program is not here."""
-    return [package for package, program in PACKAGES.items() if not shutil.which(program)]
+    missing = [package for package, program in PACKAGES.items() if not shutil.which(program)]
+    if "busybox-static" not in missing and not _static(shutil.which("busybox") or ""):
+        missing.append("busybox-static")  # the other one is of no use in an image
+    return missing
+
+
+def _static(program: str) -> bool:
+    return subprocess.run(["ldd", program], capture_output=True, check=False).returncode != 0
 
 
 def require_machine() -> None:
@@ -135,7 +142,10 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Compile what is missing."""
+    """Compile what is missing; with `--packages` only name the Debian packages that are."""
+    if sys.argv[1:] == ["--packages"]:
+        print(*missing_packages())
+        return
     try:
         require_machine()
         kube()
