@@ -7,8 +7,8 @@ What it costs is decided at the far end, where the API server, the kubelet and t
 the bytes on: each of them works per wake-up. So all that the connections want to say in one turn of the
 loop leaves in one write, at the turn's end: frames, openings and resets of any number of them.
 
-The rules of the protocol are `wire.portforward`'s, what a slow client costs is `net.congestion`'s and what an
-upload may have under way `kube.uploads`'.
+The rules of the protocol are `wire.portforward`'s, what a slow client costs is `net.congestion`'s, what an
+upload may have under way `kube.uploads`' and whether the far end lives `kube.pulse`'s.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import math
 import struct
 import termios
 from typing import TYPE_CHECKING
 
 from kecs.kube.pipe import pipe
+from kecs.kube.pulse import QUIET, Pulse
 from kecs.net.congestion import Congestion
 from kecs.net.poller import ERROR, HANG_UP, IN, OUT
 from kecs.wire.portforward import Client, Ended, Failure
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
     from kecs.net.loop import RelayLoop
     from kecs.net.stream import Stream
 
-PING_EVERY = 2.0
-"""Seconds without a word from the far end after which it is asked for one."""
-ANSWER = 2.5
-"""Seconds for its answer, once the API server has the question. So silence is noticed within 4.5 s."""
 FULL = 256 * 1024
 """Bytes that wait for the socket at which connections keep what more they have, and are not read."""
 UNUSED = 30.0
@@ -76,14 +72,11 @@ class Tunnel:
         """Whether it is congested and paused, as far as the loop knows."""
         self._closed = False
         self._retired = False
-        self._heard_at = 0.0
-        self._asked_at = math.inf
-        self._asked_behind = 0
-        """How many bytes have to reach the API server before the ping has."""
+        self._pulse = Pulse(0.0)
+        self._look_at = 0.0
+        """When the far end is looked after next."""
         self._sent = 0
         """Bytes that the socket took."""
-        self._reached = 0
-        """Bytes that had reached the API server when it was looked last."""
         self._used_at = 0.0
 
     # What `Carrier` says
@@ -103,12 +96,18 @@ class Tunnel:
         """Whether a stream holds up the others."""
         return self._congestion.congested
 
+    @property
+    def silent(self) -> bool:
+        """Whether it owes a sign of life."""
+        return self._pulse.silent(self._loop.now) and not self._congestion.paused
+
     def begin(self, loop: RelayLoop, name: str) -> None:
         """Begin to serve."""
         self._loop, self._name = loop, name
-        self._heard_at = self._used_at = loop.now
+        self._pulse, self._used_at = Pulse(loop.now), loop.now
         loop.add(self, IN)
-        loop.at(loop.now + PING_EVERY, self._tick)
+        self._look_at = self._pulse.next_look(loop.now)
+        loop.at(self._look_at, self._tick)
         if self._first:
             self._take(memoryview(self._first))
             self._first = b""
@@ -117,6 +116,8 @@ class Tunnel:
         """Begin a stream."""
         channel = self._client.open(port)
         self._streams[channel] = stream
+        if self._pulse.due(self._loop.now, QUIET):
+            self._ask()
         self._soon()
         if not self._client.can_open():
             self._loop.chores.append(self._exhausted)
@@ -197,7 +198,8 @@ class Tunnel:
         except OSError as error:
             why = error.strerror or str(error)
         if size:
-            self._heard_at = self._loop.now
+            if self._pulse.heard(self._loop.now):
+                self._loop.carriers.heard()
             self._take(view[:size])
         if why is not None:
             self._die(self._reason(why))
@@ -362,40 +364,35 @@ class Tunnel:
 
     def _tick(self) -> None:
         """Ask for a sign of life when there was none, and let go of a tunnel that is not needed any more."""
-        if self._closed:
-            return
-        loop = self._loop
-        loop.at(loop.now + PING_EVERY, self._tick)
+        loop, pulse = self._loop, self._pulse
+        if self._closed or loop.now < self._look_at:
+            return  # an earlier one did it
         if self._streams:
             self._used_at = loop.now
         elif loop.now - self._used_at >= UNUSED and loop.carriers.others(self._name, self):
             loop.carriers.spare(self._name, self)
             return
-        if self._asked_at == math.inf and loop.now - self._heard_at >= PING_EVERY * 0.9:
-            self._client.session.ping()
-            self._asked_at = loop.now
-            self._asked_behind = self._sent + len(self._out) + self._client.session.pending
-            self._reached = self._sent - self._unsent()
-            self._soon()
-            loop.at(loop.now + ANSWER, self._judge)
-
-    def _judge(self) -> None:
-        """End a tunnel through which nothing comes.
-
-        The question may still stand behind an upload on a slow line: then that has to get on, at least.
-        Nothing is heard either while nothing is read.
-        """
-        if self._closed:
+        if pulse.lost(loop.now, reached=self._sent - self._unsent(), paused=self._congestion.paused):
+            self._die(f"no sign of life for {pulse.silence(loop.now):.1f} s")
             return
-        if self._heard_at > self._asked_at:
-            self._asked_at = math.inf
-            return
-        reached = self._sent - self._unsent()
-        if self._congestion.paused or self._reached < reached < self._asked_behind:
-            self._reached = reached
-            self._loop.at(self._loop.now + ANSWER, self._judge)
+        if pulse.due(loop.now):
+            self._ask()
         else:
-            self._die(f"no sign of life for {self._loop.now - self._heard_at:.1f} s")
+            self._look_after(pulse.next_look(loop.now))
+
+    def _ask(self) -> None:
+        """Ask for a sign of life."""
+        self._client.session.ping()
+        behind = self._sent + len(self._out) + self._client.session.pending
+        self._pulse.asked(self._loop.now, reached=self._sent - self._unsent(), behind=behind)
+        self._soon()
+        self._look_after(self._pulse.next_look(self._loop.now))
+
+    def _look_after(self, when: float) -> None:
+        """Look after the far end at `when`, or before."""
+        if when < self._look_at or self._look_at <= self._loop.now:
+            self._look_at = when
+            self._loop.at(when, self._tick)
 
     def _unsent(self) -> int:
         """Bytes (of TLS) that have not reached the other side's kernel (tcp(7), SIOCOUTQ)."""

@@ -54,6 +54,11 @@ class Carrier(Protocol):
         """Whether a stream holds up the others: new ones are better off elsewhere."""
         ...
 
+    @property
+    def silent(self) -> bool:
+        """Whether the far end owes a sign of life: what new streams say may be lost."""
+        ...
+
     def begin(self, loop: RelayLoop, name: str) -> None:
         """Begin to watch the socket; called once."""
 
@@ -97,8 +102,8 @@ class Pools(Container[str]):
         """Names of which it was said that all their carriers are congested."""
 
     def __contains__(self, name: object) -> bool:
-        """Whether `name` has a carrier that takes streams."""
-        return name in self._carriers
+        """Whether `name` has a carrier that takes streams, and none that may be lost."""
+        return name in self._carriers and any(not one.silent for one in self._carriers[str(name)])
 
     def __iter__(self) -> Iterator[Carrier]:
         """All carriers."""
@@ -120,7 +125,7 @@ class Pools(Container[str]):
             raise OSError(errno.ENOTCONN, "no tunnel is open")
         carrier = carriers[0]
         if len(carriers) > 1:
-            carrier = min(carriers, key=lambda one: (one.congested, one.load))
+            carrier = min(carriers, key=lambda one: (one.silent, one.congested, one.load))
         return Stream(self._loop, connection, carrier, port)
 
     def others(self, name: str, carrier: Carrier) -> int:
@@ -140,6 +145,10 @@ class Pools(Container[str]):
                 self._loop.say(Congested(name, len(carriers)))
         else:
             self._said.discard(name)
+
+    def heard(self) -> None:
+        """Note that a carrier that was silent has spoken: those that wait are tried again."""
+        self._loop.chores.append(self._loop.try_again)
 
     def lost(self, name: str, carrier: Carrier, why: str) -> None:
         """Forget a carrier that has ended, and say so unless it was retired before."""

@@ -278,14 +278,18 @@ class RelayLoop:
     def _carry(self, message: Carry) -> None:
         self.carriers.add(message.name, message.carrier)
         self._ceiling = _ceiling(ours=len(self.ends))
-        for served in self._forwards.values():
-            served.try_again()
+        self.try_again()
 
     def _retire(self, message: Retire) -> None:
         self.carriers.retire(message.name)
 
     def _stop(self, _message: Stop) -> None:
         self._stopping = True
+
+    def try_again(self) -> None:
+        """Have all connections that wait tried again."""
+        for served in self._forwards.values():
+            served.try_again()
 
     # Descriptors
 
