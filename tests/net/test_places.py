@@ -60,6 +60,18 @@ def test_they_wait_for_a_place_that_comes_back_by_itself():
     assert some.taking(101.1) == ("task",)
 
 
+def test_of_several_lost_ways_clients_try_the_one_that_answered_since():
+    some = places(NODE, Endpoint("node/b", "192.0.2.2", 30080, patience=1.0))
+    first, second = lose(some, 100.0), lose(some, 100.0)
+    assert some.last_resort(102.0)
+    some.refused(first, 102.0, errno.ETIMEDOUT)
+    second.delay = 0.0  # as `Served` does at each connect
+    some.refused(second, 103.0, errno.ETIMEDOUT)
+
+    assert some.last_resort(105.0)
+    assert some.taking(105.0) == (second.endpoint.id,)
+
+
 @pytest.mark.parametrize("code", [errno.ETIMEDOUT, errno.ECONNREFUSED])
 def test_connections_that_dialled_at_the_same_time_and_failed_count_once(code):
     some = places(NODE)

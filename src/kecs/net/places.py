@@ -22,7 +22,7 @@ LONG_ASIDE = (1.0, 30.0)
 """The same for a place with a `patience` of its own that did not answer at all, or is not to be reached.
 Such a way may be cut off for hours: no client loses time by trying it, a probe looks whether it is back."""
 
-LAST_RESORT = 1.0
+LAST_RESORT = 0.5
 """Seconds after which such a place is tried by clients all the same, where they would only wait otherwise.
 It may be lost in part: behind a node's port Kubernetes still chooses tasks of a node that was cut off."""
 
@@ -171,14 +171,19 @@ class Places:
         """Return when the first place that is set aside comes back; None when none will."""
         back = min((p.aside_until for p in self._taking if p.aside_until > now and not p.lost), default=None)
         if back is None:
-            back = min((p.again_at for p in self._taking if p.again_at > now and p.lost), default=None)
+            back = min((p.again_at for p in self._taking if p.lost and p.again_at > now), default=None)
         return back
 
     def last_resort(self, now: float) -> bool:
-        """Let clients try lost places when nothing else takes them, or soon will; tell whether one may."""
+        """Let clients try lost places when nothing else takes them, or soon will; tell whether one may.
+
+        Of several it is those that answered last: a node that was cut off has failed more often in a row.
+        """
         if any(self._takes(p, now) or (p.aside_until > now and not p.lost) for p in self._taking):
             return False
-        due = [place for place in self._taking if place.lost and place.again_at <= now]
+        lost = [place for place in self._taking if place.lost]
+        least = min((place.delay for place in lost), default=0.0)
+        due = [place for place in lost if place.delay == least and place.again_at <= now]
         for place in due:
             place.lost = False
             place.aside_until = now
