@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import logging
 import struct
 import termios
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING
 
 from kecs.kube.pipe import pipe
 from kecs.kube.pulse import QUIET, Pulse
+from kecs.kube.uploads import STUCK, WORKERS, Uploads
 from kecs.net.congestion import Congestion
 from kecs.net.poller import ERROR, HANG_UP, IN, OUT
-from kecs.wire.portforward import Client, Ended, Failure
+from kecs.wire.portforward import Client, Ended, Failure, Kind
 from kecs.wire.spdy import Buffer, GoAway, Pong, ProtocolError
 from kecs.wire.websocket import Framing
 
@@ -39,6 +41,24 @@ UNUSED = 30.0
 """Seconds after which a second tunnel into a pod, that nobody uses any more, is closed."""
 LOOK = 0.5
 """Seconds between two looks at who waits, while a client that does not read stops the tunnel."""
+
+CAUTIOUS = 0.005
+"""Seconds after one round trip in which the far end may say that nobody listens on a port that has not
+answered yet. Until then nothing is sent there: what a refused connection does not take holds up others
+(`kube.uploads`)."""
+CAUTIOUS_AT_MOST = 0.25
+"""The same without an answer."""
+HOPELESS = 5.0
+"""Seconds after which a worker that waits with something that perhaps nobody takes is given up: the
+connections that need it are ended, and the tunnel opens no more."""
+
+_WORDS = {
+    Kind.REFUSED: "connection refused in the pod",
+    Kind.RESET: "reset",
+    Kind.GONE: "the pod is gone",
+    Kind.TIMEOUT: "no answer in the pod",
+}
+"""What a person is told; the far end's own text is about its network namespaces."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +88,16 @@ class Tunnel:
         self._waiting: dict[Stream, None] = {}
         """Streams whose clients have more to say than there is room for, in their turn."""
         self._congestion = Congestion()
+        self._uploads = Uploads()
+        self._jammed = False
+        """A worker of the far end stands still."""
+        self._hopeless = False
+        """Perhaps for ever: nothing more is opened."""
+        self._checking = False
+        self._proven: set[int] = set()
+        """Ports that have answered."""
+        self._held: dict[int, int] = {}
+        """Channels to others, on which nothing is sent yet, with the PING that went with their opening."""
         self._said = (False, False)
         """Whether it is congested and paused, as far as the loop knows."""
         self._closed = False
@@ -89,12 +119,12 @@ class Tunnel:
     @property
     def takes(self) -> bool:
         """Whether it opens streams at all."""
-        return not self._closed and not self._retired and self._client.can_open()
+        return not (self._closed or self._retired or self._hopeless) and self._client.can_open()
 
     @property
     def congested(self) -> bool:
         """Whether a stream holds up the others."""
-        return self._congestion.congested
+        return self._jammed or self._congestion.congested
 
     @property
     def silent(self) -> bool:
@@ -114,10 +144,16 @@ class Tunnel:
 
     def open(self, port: int, stream: Stream) -> int:
         """Begin a stream."""
+        costs = [self._uploads.cost(*self._client.next_streams(n)) for n in range(WORKERS)]
+        self._client.skip(costs.index(min(costs)))
         channel = self._client.open(port)
         self._streams[channel] = stream
+        self._uploads.opened(channel)
         if self._pulse.due(self._loop.now, QUIET):
             self._ask()
+        if port not in self._proven:
+            self._held[channel] = self._ping()
+            self._loop.at(self._loop.now + CAUTIOUS_AT_MOST, functools.partial(self._release, channel))
         self._soon()
         if not self._client.can_open():
             self._loop.chores.append(self._exhausted)
@@ -125,10 +161,11 @@ class Tunnel:
 
     def send(self, channel: int, data: memoryview) -> int:
         """Take bytes for the far end, all or none."""
-        if not self._has_room():
+        if not self._has_room() or channel in self._held or not self._uploads.has_room(channel):
             self._waiting[self._streams[channel]] = None
             return 0
         self._client.send(channel, bytes(data))
+        self._uploads.sent(channel)
         self._soon()
         return len(data)
 
@@ -142,7 +179,7 @@ class Tunnel:
         stream = self._streams.pop(channel, None)
         if stream is not None:
             self._client.abort(channel)
-            self._gone(stream)
+            self._gone(channel, stream)
             self._soon()
 
     def relieved(self, stream: Stream) -> None:
@@ -225,6 +262,9 @@ class Tunnel:
             if type(what) is memoryview:
                 stream = streams.get(channel)
                 if stream is not None:
+                    self._uploads.answered(channel)
+                    if stream.port not in self._proven:
+                        self._prove(stream.port)
                     try:
                         stream.received(what)
                     except Exception as error:  # noqa: BLE001 - the top of this connection's handling
@@ -245,17 +285,25 @@ class Tunnel:
         stream = self._streams.pop(channel, None)
         if stream is None:
             return
-        self._gone(stream)
+        self._gone(channel, stream)
+        if isinstance(what, Failure) and what.untouched:
+            self._proven.discard(stream.port)
         try:
             if isinstance(what, Ended):
                 stream.finish(whole=what.whole)
             else:
-                stream.fail(what.text, untouched=what.untouched)
+                stream.fail(_WORDS.get(what.kind, what.text), untouched=what.untouched)
         except Exception as error:  # noqa: BLE001 - the top of this connection's handling
             stream.connection.fail(error)
 
-    def _answered(self, _pong: Pong) -> None:
-        """Whatever is heard counts as a sign of life."""
+    def _answered(self, pong: Pong) -> None:
+        """Take that a worker of the far end is past that."""
+        self._uploads.pong(pong.ping)
+        for channel, ping in self._held.items():
+            if ping == pong.ping:
+                self._loop.at(self._loop.now + CAUTIOUS, functools.partial(self._release, channel))
+        if self._waiting:
+            self._loop.chores.append(self._let_go_on)
 
     def _reason(self, why: str) -> str:
         closed = self._websocket.closed if self._websocket is not None else None
@@ -302,6 +350,9 @@ class Tunnel:
         self._let_go_on()
 
     def _frames(self) -> list[Buffer]:
+        uploads = self._uploads
+        if uploads.due() and not (uploads.asking and self._checking):  # else `_check` asks, a moment later
+            self._ping_all()
         frames = self._client.session.take()
         if self._websocket is None:
             return frames
@@ -338,10 +389,10 @@ class Tunnel:
     def _tell(self) -> None:
         """Act on a change: new connections go elsewhere, reading stops."""
         congestion = self._congestion
-        before, self._said = self._said, (congestion.congested, congestion.paused)
+        before, self._said = self._said, (self.congested, congestion.paused)
         if before == self._said or self._closed:
             return
-        if before[0] != congestion.congested:
+        if before[0] != self.congested:
             self._loop.carriers.changed(self._name, self)
         if before[1] != congestion.paused:
             self._watch()
@@ -359,6 +410,57 @@ class Tunnel:
             culprit.connection.reset("it did not read while others waited for the same tunnel")
         if self._congestion.paused:
             self._loop.at(self._loop.now + LOOK, self._look)
+
+    # Uploads
+
+    def _ping(self) -> int:
+        """Ask the far end's next worker for an answer."""
+        number = self._client.session.ping()
+        self._uploads.asked(number, self._loop.now)
+        self._soon()
+        return number
+
+    def _ping_all(self) -> None:
+        """Ask all of them, and see who answers."""
+        for _ in range(WORKERS):
+            self._ping()
+        self._check_soon()
+
+    def _check_soon(self) -> None:
+        if not self._checking:
+            self._checking = True
+            self._loop.at(self._loop.now + STUCK, self._check)
+
+    def _check(self) -> None:
+        """See whether workers stand still: then others are better off elsewhere, and some may be lost."""
+        self._checking = False
+        if self._closed:
+            return
+        now, uploads = self._loop.now, self._uploads
+        self._jammed = bool(uploads.stuck(now, STUCK))
+        lost = uploads.stuck(now, HOPELESS) & uploads.suspects()
+        if lost and not self._hopeless:
+            self._hopeless = True
+            self._loop.chores.append(self._exhausted)
+        for channel, stream in list(self._streams.items()) if lost else ():
+            if channel % WORKERS in lost and (stream.pending is not None or uploads.is_behind(channel)):
+                stream.connection.reset("the tunnel is jammed by a connection that was not read")
+        self._tell()
+        if uploads.due():
+            self._ping_all()
+        elif uploads.asking or self._hopeless:
+            self._check_soon()
+
+    def _prove(self, port: int) -> None:
+        """Take that somebody listens on `port`: nobody has to wait for that any more."""
+        self._proven.add(port)
+        for channel in [one for one in self._held if self._streams[one].port == port]:
+            self._release(channel)
+
+    def _release(self, channel: int) -> None:
+        """Let a connection send: its port would have been refused by now."""
+        if self._held.pop(channel, None) is not None and self._waiting:
+            self._loop.chores.append(self._let_go_on)
 
     # Life and death
 
@@ -382,10 +484,15 @@ class Tunnel:
 
     def _ask(self) -> None:
         """Ask for a sign of life."""
-        self._client.session.ping()
-        behind = self._sent + len(self._out) + self._client.session.pending
-        self._pulse.asked(self._loop.now, reached=self._sent - self._unsent(), behind=behind)
-        self._soon()
+        if self._uploads.exhausted:
+            self._pulse.heard(self._loop.now)  # TCP's own keep-alive has to do
+        else:
+            if self._uploads.quiet:
+                self._ping()
+            else:
+                self._ping_all()  # one that stands still must not answer for all
+            behind = self._sent + len(self._out) + self._client.session.pending
+            self._pulse.asked(self._loop.now, reached=self._sent - self._unsent(), behind=behind)
         self._look_after(self._pulse.next_look(self._loop.now))
 
     def _look_after(self, when: float) -> None:
@@ -406,8 +513,10 @@ class Tunnel:
         if not self._closed:
             self._loop.carriers.changed(self._name, self)
 
-    def _gone(self, stream: Stream) -> None:
+    def _gone(self, channel: int, stream: Stream) -> None:
         """Forget a stream."""
+        self._uploads.over(channel)
+        self._held.pop(channel, None)
         self._waiting.pop(stream, None)
         self._congestion.over(stream)
         self._tell()
@@ -424,6 +533,7 @@ class Tunnel:
         self.sock.close()
         self._out = memoryview(b"")
         self._waiting.clear()
+        self._held.clear()
 
     def _die(self, why: str) -> None:
         """Close, and tell everyone whose connection ends with it."""

@@ -42,13 +42,14 @@ class Stream:
 
     __slots__ = (
         "_active_at", "_backlog", "_early", "_outcome", "buffered", "carrier", "channel", "connection",
-        "count", "deaf", "ended", "loop", "peer", "pending", "waiting_since",
+        "count", "deaf", "ended", "loop", "peer", "pending", "port", "waiting_since",
     )  # fmt: skip
 
     def __init__(self, loop: RelayLoop, connection: Connection, carrier: Carrier, port: int) -> None:
         self.loop = loop
         self.connection = connection
         self.carrier = carrier
+        self.port = port
         self.peer: End | None = None
         """The client, until the connection is closed."""
         self.count = 0

@@ -158,6 +158,16 @@ class Client:
         self._live[connection] = 0
         return connection
 
+    def next_streams(self, ahead: int = 0) -> tuple[int, int]:
+        """Return the ids of the error and the data stream that `open` takes, after so many `skip`s."""
+        first = self.session.next_stream + 4 * ahead
+        return first, first + 2
+
+    def skip(self, count: int) -> None:
+        """Leave out the ids of `count` connections, where others suit the far end better."""
+        if self.session.can_open(2 * count + 2):
+            self.session.skip(2 * count)
+
     def send(self, connection: int, data: Buffer) -> None:
         """Queue bytes for the pod, unchanged until written. They are dropped when the connection is over."""
         self.session.data(connection, data)
