@@ -314,6 +314,24 @@ def test_a_short_job_was_running_when_it_began_even_if_nobody_saw_it():
     assert (row.started_at, row.execution_stopped_at, row.stopped_at) == (NOW + 1, NOW + 2, NOW + 5)
 
 
+def test_nothing_of_a_task_began_before_the_task():
+    """A kubelet says when in whole seconds, by its own clock."""
+    done = seen(status="STOPPED", exit_code=0, started_at=NOW - 0.5, finished_at=NOW - 0.5)
+
+    row = observe(task(ports=[]), TaskObservation(containers=[done], ended=True), at=NOW + 1)
+
+    assert (row.created_at, row.started_at, row.execution_stopped_at) == (NOW, NOW, NOW)
+
+
+def test_an_end_seen_late_is_not_before_the_task_was_running():
+    row = observe(task(ports=[]), running(), at=NOW + 3)
+
+    done = seen(status="STOPPED", exit_code=0, started_at=NOW, finished_at=NOW + 2)
+    row = observe(row, TaskObservation(containers=[done], ended=True), at=NOW + 4)
+
+    assert (row.started_at, row.execution_stopped_at) == (NOW + 3, NOW + 3)
+
+
 def test_containers_that_never_ran_together_were_never_a_running_task():
     first = seen("a", "STOPPED", exit_code=0, started_at=NOW + 1, finished_at=NOW + 2)
     second = seen("b", started_at=NOW + 3)
@@ -573,6 +591,7 @@ def _check_step(before: Task, row: Task) -> None:
         [at for at in (row.created_at, row.stopping_at, row.stopped_at) if at is not None]
     ):
         assert first <= later
+    assert row.started_at is None or row.created_at <= row.started_at
     if row.started_at is not None and row.execution_stopped_at is not None:
         assert row.started_at <= row.execution_stopped_at
     assert (row.stopped_at is not None) == (row.last_status == "STOPPED")
@@ -630,7 +649,9 @@ def test_a_planned_stop_keeps_its_own_reason_when_the_runtime_sees_it_leave():
 
 
 def test_a_task_without_a_place_is_pending_and_says_why_until_it_has_one():
-    row = observe(task(), msgspec.structs.replace(PENDING, waiting="0/1 nodes are available"))
+    row = observe(task(), msgspec.structs.replace(PENDING, placed=False))
+    assert (row.last_status, row.waiting) == ("PENDING", None)
+    row = observe(row, msgspec.structs.replace(PENDING, placed=False, waiting="0/1 nodes are available"))
     assert (row.last_status, row.waiting) == ("PENDING", "0/1 nodes are available")
 
     row = observe(row, PENDING)

@@ -141,4 +141,5 @@ def as_observation(seen: TaskObserved) -> lifecycle.TaskObservation:
         port_taken=seen.port_taken,
         leaving=seen.leaving,
         waiting=seen.waiting,
+        placed=seen.placed,
     )

@@ -75,6 +75,7 @@ class TaskObservation(msgspec.Struct, frozen=True, kw_only=True):
     port_taken: int | None = None
     leaving: str | None = None
     waiting: str | None = None
+    placed: bool = True
 
 
 def advance(task: Task, goal: TaskStatus, now: float) -> Task:
@@ -91,6 +92,8 @@ def observe(task: Task, seen: TaskObservation, now: float, knobs: Knobs) -> Task
     if task.last_status == "STOPPED":
         return task
     merged = _with_containers(replace(task, waiting=seen.waiting), seen, now)
+    if merged.desired_status == "RUNNING":
+        merged = _advance(merged, "ACTIVATING" if seen.placed else "PENDING", now)
     merged = _settle(merged, now, knobs)
     merged = _with_verdict(merged, seen, now)
     return _changed(task, _with_udp_ports(_descend(merged, seen, now)))
@@ -220,7 +223,10 @@ def _with_containers(task: Task, seen: TaskObservation, now: float) -> Task:
     """Take over what was seen of containers and TCP ports."""
     by_name = {item.name: item for item in seen.containers}
     over = seen.ended or seen.lost
-    containers = [_merged(item, by_name.get(item.name), over=over, now=now) for item in task.containers]
+    containers = [
+        _merged(item, by_name.get(item.name), over=over, since=task.created_at, now=now)
+        for item in task.containers
+    ]
     hosts = [pair for item in seen.containers for pair in item.listening]
     task = replace(task, containers=containers)
     open_ports = {number for item in containers for number in item.listening}
@@ -231,29 +237,36 @@ def _with_containers(task: Task, seen: TaskObservation, now: float) -> Task:
     ]
     stopped_at = task.execution_stopped_at
     if stopped_at is None:
-        stopped_at = _execution_stopped_at(containers, by_name, now)
+        stopped_at = _execution_stopped_at(task, by_name, now)
     return replace(task, ports=ports, execution_stopped_at=stopped_at, health_status=_health(containers))
 
 
-def _execution_stopped_at(
-    containers: list[Container], seen: Mapping[str, ContainerObservation], now: float
-) -> float | None:
-    """Return when the first essential container that had run stopped; None while none has."""
+def _execution_stopped_at(task: Task, seen: Mapping[str, ContainerObservation], now: float) -> float | None:
+    """Return when the first essential container that had run stopped; None while none has.
+
+    Not before the task was RUNNING, which is said when it is seen and may be after that container's end.
+    """
+    since = task.started_at or task.created_at
     ends = [
-        max(item.started_at, found.finished_at or now if (found := seen.get(item.name)) else now)
-        for item in containers
+        max(since, item.started_at, found.finished_at or now if (found := seen.get(item.name)) else now)
+        for item in task.containers
         if item.essential and item.last_status == "STOPPED" and item.started_at is not None
     ]
     return min(now, *ends) if ends else None
 
 
-def _merged(container: Container, seen: ContainerObservation | None, *, over: bool, now: float) -> Container:
-    """Take over what was seen of one container, unless it is older than what is known."""
+def _merged(
+    container: Container, seen: ContainerObservation | None, *, over: bool, since: float, now: float
+) -> Container:
+    """Take over what was seen of one container, unless it is older than what is known.
+
+    It began between `since` and `now`, whatever a runtime says whose clock differs or counts whole seconds.
+    """
     if seen is not None and _CONTAINER_ORDER[seen.status] >= _CONTAINER_ORDER[container.last_status]:
         ran = seen.status == "RUNNING" or seen.started_at is not None or seen.exit_code is not None
         began = container.started_at
         if began is None and ran:
-            began = min(now, seen.started_at if seen.started_at is not None else now)
+            began = max(since, min(now, seen.started_at if seen.started_at is not None else now))
         running = seen.status == "RUNNING"
         container = replace(
             container,
@@ -317,7 +330,6 @@ def _settle(task: Task, now: float, knobs: Knobs) -> Task:
     """Move a task that is meant to run towards RUNNING, as far as what is known of it allows."""
     if task.desired_status == "STOPPED":
         return task
-    task = _advance(task, "PENDING" if task.waiting else "ACTIVATING", now)
     if task.pull_stopped_at is None and any(item.last_status != "PENDING" for item in task.containers):
         task = replace(task, pull_stopped_at=now)
     if task.last_status == "ACTIVATING" and _is_up(task, now, knobs):

@@ -124,8 +124,11 @@ class TaskObserved(msgspec.Struct, frozen=True, kw_only=True):
     """The task died before it was ready because a stranger holds this port of its own."""
     leaving: str | None = None
     """Somebody else has begun to end the task, which may still serve for a while: why, in a sentence."""
+    placed: bool = True
+    """It has a place to run: what is left is to start its containers."""
     waiting: str | None = None
-    """Why it has no place to run yet, in the runtime's words, e.g. `0/2 nodes are available: …`."""
+    """Why it has no place to run yet, in the runtime's words, e.g. `0/2 nodes are available: …`; None when
+    nobody has looked for one."""
 
 
 class ExposedPort(msgspec.Struct, frozen=True, kw_only=True):

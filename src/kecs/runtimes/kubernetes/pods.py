@@ -41,6 +41,7 @@ def observe(pod: Pod, now: float, before: TaskObserved | None = None) -> TaskObs
         ended=ended,
         failure=reasons.of_refusal(status),
         leaving=reasons.of_disruption(status),
+        placed=_placed(pod),
         waiting=reasons.unschedulable(status),
     )
 
@@ -51,7 +52,7 @@ def gone(task_id: str, last: TaskObserved | None, *, stopping: bool) -> TaskObse
     Exit codes that were never seen stay unknown. `stopping`: KECS itself had it deleted; else somebody
     else did, unless it had ended before.
     """
-    seen = last if last is not None else TaskObserved(task_id=task_id)
+    seen = last if last is not None else TaskObserved(task_id=task_id, placed=False)
     seen = replace(seen, containers=_stopped(seen.containers), ended=True, waiting=None)
     if stopping or (last is not None and last.ended) or seen.failure or seen.leaving:
         return seen
@@ -229,6 +230,11 @@ def _never(other: Note, seen: ContainerObserved, condition: str, now: float) -> 
     if late and condition != "START" and not healthy:
         return "{} has timed out"
     return None
+
+
+def _placed(pod: Pod) -> bool:
+    """Tell whether the Pod is bound to a node, or one has told of it."""
+    return bool(pod["spec"].get("nodeName") or (pod.get("status") or {}).get("hostIP"))
 
 
 def _stopped(containers: list[ContainerObserved]) -> list[ContainerObserved]:

@@ -133,7 +133,7 @@ class TrackedPod:
         """Say that the task could not be started; nothing of it exists."""
         _log.error("task %s: %s", self.task_id, why)
         self.over = True
-        self._publish(TaskObserved(task_id=self.task_id, failure=why, ended=True))
+        self._publish(TaskObserved(task_id=self.task_id, placed=False, failure=why, ended=True))
 
     def lost(self, why: str | None = None) -> None:
         """Say that the cluster does not know the task."""
