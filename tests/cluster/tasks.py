@@ -32,9 +32,15 @@ def depends(**conditions: str) -> list[dict[str, str]]:
 
 
 def define(home: Home, *containers: Container, **members: Any) -> str:
-    """Register a task definition of these containers; return its ARN. `members` are its others."""
+    """Register a task definition of these containers; return its ARN.
+
+    `members` are its others; None leaves one out that is there otherwise.
+    """
     given = {"family": "one", "networkMode": "awsvpc", "cpu": "256", "memory": "512"} | members
-    answer = home.aws().register_task_definition(containerDefinitions=list(containers), **given)
+    answer = home.aws().register_task_definition(
+        containerDefinitions=list(containers),
+        **{member: value for member, value in given.items() if value is not None},
+    )
     return str(answer["taskDefinition"]["taskDefinitionArn"])
 
 
