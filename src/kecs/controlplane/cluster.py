@@ -13,7 +13,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from kecs.client.admin_types import ClusterStatus
 from kecs.client.cluster import another_cluster
@@ -27,10 +26,6 @@ RETRY_AFTER = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Delays, in seconds, before a cluster that did not answer is asked again which one it is."""
 
 _log = logging.getLogger(__name__)
-
-
-class PodRuntime(Runtime, Exposes, Protocol):
-    """A runtime whose tasks are pods of a cluster."""
 
 
 @dataclass(frozen=True)
