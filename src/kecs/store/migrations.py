@@ -27,9 +27,11 @@ Adding a member with a default to a row of `kecs.ecs.model` needs neither: rows 
 MIGRATIONS: Mapping[int, tuple[str, ...]] = {
     1: (
         "CREATE TABLE node (name VARCHAR NOT NULL, position BIGINT NOT NULL, doc JSON NOT NULL)",
-        "CREATE TABLE node_port (region VARCHAR NOT NULL, cluster VARCHAR NOT NULL, service VARCHAR NOT NULL, "
-        "task_id VARCHAR NOT NULL, container_port BIGINT NOT NULL, protocol VARCHAR NOT NULL, "
-        "position BIGINT NOT NULL, doc JSON NOT NULL)",
+        (
+            "CREATE TABLE node_port (region VARCHAR NOT NULL, cluster VARCHAR NOT NULL, "
+            "service VARCHAR NOT NULL, task_id VARCHAR NOT NULL, container_port BIGINT NOT NULL, "
+            "protocol VARCHAR NOT NULL, position BIGINT NOT NULL, doc JSON NOT NULL)"
+        ),
     ),
 }
 """SQL statements that take a database from the version that is the key to the next one."""
