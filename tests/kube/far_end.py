@@ -64,7 +64,8 @@ class FarEnd:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def goaway(self):
-        self._control_frame(GOAWAY, 0, struct.pack("!II", 0, 0))
+        """Take no more streams; those that are open go on."""
+        self._control_frame(GOAWAY, 0, struct.pack("!II", max(self._streams, default=0), 0))
 
     async def _exactly(self, count):
         while len(self._unread) < count:
