@@ -11,8 +11,8 @@ import time
 import pytest
 from tests.net.peers import Relay, connect, read, read_all, until, was_reset
 
-from kecs.net import listener
-from kecs.net.loop import RelayLoop
+from kecs.net import listener, poller
+from kecs.net.loop import PUT_OFF, RelayLoop
 from kecs.net.messages import (
     Barrier,
     Died,
@@ -317,3 +317,42 @@ def test_urgent_data_does_not_stall_what_follows(relay, upstream):
                 client.send(b"!", socket.MSG_OOB)
                 client.sendall(b"b")
                 assert read(server, 2) == b"ab"
+
+
+class Busy:
+    """Something that has an event in every turn."""
+
+    def __init__(self) -> None:
+        self.sock, self.other = socket.socketpair()
+        self.fd = self.sock.fileno()
+        self.other.send(b"x")
+
+    def on_event(self, mask: int) -> None:
+        """Leave it to be read."""
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+    def close(self) -> None:
+        self.sock.close()
+        self.other.close()
+
+
+def test_carriers_write_when_no_event_is_left_and_are_not_put_off_for_ever():
+    loop = RelayLoop(lambda message: None)
+    busy = Busy()
+    written: list[int] = []
+    try:
+        loop.writes.append(lambda: written.append(loop.turn))
+        loop._turn()
+        assert written == [1], "nothing else was to do"
+
+        loop.add(busy, poller.IN)
+        loop.writes.append(lambda: written.append(loop.turn))
+        for _ in range(PUT_OFF + 1):
+            assert written == [1], "there were events: more may be to be written"
+            loop._turn()
+        assert written == [1, PUT_OFF + 2]
+    finally:
+        loop._close_all()
+        busy.close()

@@ -4,8 +4,8 @@
 it is a `kecs.net.carrier.Carrier`, and everything in here runs on the loop's thread and waits for nothing.
 
 What it costs is decided at the far end, where the API server, the kubelet and the container runtime pass
-the bytes on: each of them works per wake-up. So all that the connections want to say in one turn of the
-loop leaves in one write, at the turn's end: frames, openings and resets of any number of them.
+the bytes on: each of them works per wake-up. So what the connections have to say leaves in one write, when
+the loop has nothing else left to do: frames, openings and resets of any number of them.
 
 The rules of the protocol are `wire.portforward`'s, what a slow client costs is `net.congestion`'s, what an
 upload may have under way `kube.uploads`' and whether the far end lives `kube.pulse`'s.
@@ -82,7 +82,7 @@ class Tunnel:
         self._blocked = False
         """The socket takes no more: epoll says when it does."""
         self._flushing = False
-        """A flush is among the chores."""
+        """A flush is among the loop's `writes`."""
         self._queued = False
         """Among the loop's `ready`: there is more to be read that epoll does not know of."""
         self._waiting: dict[Stream, None] = {}
@@ -317,10 +317,10 @@ class Tunnel:
     # Writing
 
     def _soon(self) -> None:
-        """Write at the end of this turn; within the chores: of the next one, which brings more."""
+        """Write when the loop has nothing else to do, with what more there is to say by then."""
         if not self._flushing and not self._blocked and not self._closed:
             self._flushing = True
-            self._loop.chores.append(self._flush)
+            self._loop.writes.append(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False

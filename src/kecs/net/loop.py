@@ -4,7 +4,8 @@ The agent starts it, sends it messages (`kecs.net.messages`) and is called back 
 Nothing here waits but `poll`; nothing is shared with other threads but the inbox and one wake-up.
 
 A turn: wait for events and handle them; go on with those whose last turn was cut short; then the
-chores (accepting, dialling anew, messages); then what is due by time. Descriptors are closed while
+chores (accepting, dialling anew, messages); then what is due by time; and once no event is left, what
+carriers have to write. Descriptors are closed while
 events are handled but made only after, in the chores: so an event can never meet a descriptor
 that was closed and given out again in the same round.
 """
@@ -12,12 +13,10 @@ that was closed and given out again in the same round.
 from __future__ import annotations
 
 import collections
-import contextlib
 import heapq
 import itertools
 import logging
 import resource
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kecs.net import poller
+from kecs.net.bell import Bell
 from kecs.net.carrier import Pools
 from kecs.net.messages import (
     Barrier,
@@ -63,6 +63,11 @@ RESERVE = 48
 
 WIDE = 256 * 1024
 """Size of the buffer into which carriers read, made with the first of them."""
+
+PUT_OFF = 8
+"""Turns for which carriers' writes are put off while there are events: what eight connections have to say
+then leaves in one write. The far end of a tunnel works per write, not per byte (`kecs.kube.tunnel`); with 8
+clients this saves a fifth to a third of all that a request costs."""
 
 _EVENTS = 256
 """Events fetched at once."""
@@ -108,6 +113,8 @@ class RelayLoop:
         self.ready: list[Resumable] = []
         """Those whose turn was cut short."""
         self.chores: list[Callable[[], None]] = []
+        self.writes: list[Callable[[], None]] = []
+        """What carriers write when nothing else is left to do; a write must not raise."""
         self.now = time.monotonic()
         """The time when this turn began."""
         self.turn = 0
@@ -118,6 +125,8 @@ class RelayLoop:
         self._forwards: dict[str, Served] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._put_off = 0
+        """Turns for which `writes` have waited."""
         self._paused: list[Accepting] = []
         self._starved_at = float("-inf")
         self._hungry: dict[Served, None] = {}
@@ -186,9 +195,21 @@ class RelayLoop:
         timers = self._timers
         while timers and timers[0][0] <= self.now:
             heapq.heappop(timers)[2]()
+        if self.writes:
+            self._write(busy=bool(events))
+
+    def _write(self, *, busy: bool) -> None:
+        """Have carriers write, unless there were events just now: their connections may have more to say."""
+        if busy and self._put_off < PUT_OFF:
+            self._put_off += 1
+            return
+        self._put_off = 0
+        writes, self.writes = self.writes, []
+        for write in writes:
+            write()
 
     def _timeout(self) -> float:
-        if self.ready or self.chores:
+        if self.ready or self.chores or self.writes:
             return 0
         if not self._timers:
             return -1
@@ -332,48 +353,6 @@ class RelayLoop:
         if self.now - self._starved_at >= 1.0:
             self._starved_at = self.now
             self.say(Refused(forward, "", f"new connections wait: {why}", time.time()))
-
-
-class Bell:
-    """The wake-up descriptor: rung by any thread, heard by the loop."""
-
-    def __init__(self, loop: RelayLoop) -> None:
-        self._loop = loop
-        self._rung = False
-        self._lock = threading.Lock()
-        self._there: socket.socket | None
-        self.sock, self._there = socket.socketpair()
-        self.sock.setblocking(False)
-        self._there.setblocking(False)
-        self.fd = self.sock.fileno()
-
-    def ring(self) -> bool:
-        """Wake the loop unless it is about to look anyway; False when it has ended."""
-        with self._lock:
-            if self._there is None:
-                return False
-            if not self._rung:
-                self._rung = True
-                self._there.send(b"\0")
-            return True
-
-    def on_event(self, _mask: int) -> None:
-        """Have the messages handled once this round of events is over."""
-        with contextlib.suppress(BlockingIOError):
-            self.sock.recv(64)
-        self._rung = False  # before the inbox is looked at: what comes now rings again
-        self._loop.chores.append(self._loop.handle_messages)
-
-    def fail(self, error: Exception) -> None:
-        """Without it the loop would be deaf."""
-        raise error
-
-    def close(self) -> None:
-        """End both descriptors; `ring` says so from now on."""
-        with self._lock:
-            if self._there is not None:
-                self._there.close()
-            self._there = None
 
 
 _HANDLERS: dict[type, Callable[[RelayLoop, Any], None]] = {
