@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 EARLY = 64 * 1024
 """Bytes of the client that are kept until the first answer."""
 
-IDLE = 1.0
-"""Seconds without an answer after which a client's FIN is passed on."""
+IDLE = 2.0
+"""Seconds without an answer after which a client's FIN is passed on: more than the second for which the far
+end keeps the target's own end back, so that this comes first and is no cut."""
 
 
 class Stream:
