@@ -60,6 +60,7 @@ class Far:
         one = self.tunnel()
         relay.loop.send(Carry(NAME, one))
         relay.settle()
+        until(lambda: self.api.tunnels, "the API server has seen it")
         return one
 
 

@@ -67,6 +67,9 @@ class FakeCarrier:
         self._write(DATA, channel, bytes(data))
         return len(data)
 
+    def quieten(self, _channel):
+        pass
+
     def end(self, channel):
         self._write(END, channel)
 

@@ -42,15 +42,19 @@ UNUSED = 30.0
 LOOK = 0.5
 """Seconds between two looks at who waits, while a client that does not read stops the tunnel."""
 
-CAUTIOUS = 0.005
+CAUTIOUS = 0.05
 """Seconds after one round trip in which the far end may say that nobody listens on a port that has not
 answered yet. Until then nothing is sent there: what a refused connection does not take holds up others
 (`kube.uploads`)."""
-CAUTIOUS_AT_MOST = 0.25
+WARY = 0.5
+"""The same on a port where nobody listened before."""
+CAUTIOUS_AT_MOST = 1.0
 """The same without an answer."""
+JAMMED = 1.0
+"""Seconds after which a worker that waits with something that nobody takes any more is given up: what was
+to be opened by it is opened elsewhere, connections that need it are ended, and the tunnel opens no more."""
 HOPELESS = 5.0
-"""Seconds after which a worker that waits with something that perhaps nobody takes is given up: the
-connections that need it are ended, and the tunnel opens no more."""
+"""The same where somebody might still take it."""
 
 _WORDS = {
     Kind.REFUSED: "connection refused in the pod",
@@ -96,6 +100,8 @@ class Tunnel:
         self._checking = False
         self._proven: set[int] = set()
         """Ports that have answered."""
+        self._refused: set[int] = set()
+        """Ports on which nobody listened."""
         self._held: dict[int, int] = {}
         """Channels to others, on which nothing is sent yet, with the PING that went with their opening."""
         self._said = (False, False)
@@ -148,7 +154,7 @@ class Tunnel:
         self._client.skip(costs.index(min(costs)))
         channel = self._client.open(port)
         self._streams[channel] = stream
-        self._uploads.opened(channel)
+        self._uploads.opened(channel - 2, channel)
         if self._pulse.due(self._loop.now, QUIET):
             self._ask()
         if port not in self._proven:
@@ -167,7 +173,13 @@ class Tunnel:
         self._client.send(channel, bytes(data))
         self._uploads.sent(channel)
         self._soon()
+        if self._congestion.paused:
+            self._loop.chores.append(self._reconsider)
         return len(data)
+
+    def quieten(self, channel: int) -> None:
+        """Note that this side of the stream sends nothing more."""
+        self._uploads.quietened(channel)
 
     def end(self, channel: int) -> None:
         """Say that this side of the stream sends nothing more."""
@@ -179,12 +191,12 @@ class Tunnel:
         stream = self._streams.pop(channel, None)
         if stream is not None:
             self._client.abort(channel)
-            self._gone(channel, stream)
+            self._gone(channel, stream, given_up=False)
             self._soon()
 
     def relieved(self, stream: Stream) -> None:
         """Note that a client took what was kept for it."""
-        self._congestion.note(stream, self._loop.now)
+        self._congestion.note(stream, self._streams.values(), self._loop.now)
         self._tell()
 
     def retire(self) -> None:
@@ -270,7 +282,7 @@ class Tunnel:
                     except Exception as error:  # noqa: BLE001 - the top of this connection's handling
                         stream.connection.fail(error)
                     if stream.buffered:
-                        self._congestion.note(stream, self._loop.now)
+                        self._congestion.note(stream, streams.values(), self._loop.now)
             elif isinstance(what, Ended | Failure):
                 self._ended(channel, what)
             elif isinstance(what, GoAway):
@@ -285,9 +297,10 @@ class Tunnel:
         stream = self._streams.pop(channel, None)
         if stream is None:
             return
-        self._gone(channel, stream)
+        self._gone(channel, stream, given_up=True)
         if isinstance(what, Failure) and what.untouched:
             self._proven.discard(stream.port)
+            self._refused.add(stream.port)
         try:
             if isinstance(what, Ended):
                 stream.finish(whole=what.whole)
@@ -301,7 +314,8 @@ class Tunnel:
         self._uploads.pong(pong.ping)
         for channel, ping in self._held.items():
             if ping == pong.ping:
-                self._loop.at(self._loop.now + CAUTIOUS, functools.partial(self._release, channel))
+                grace = WARY if self._streams[channel].port in self._refused else CAUTIOUS
+                self._loop.at(self._loop.now + grace, functools.partial(self._release, channel))
         if self._waiting:
             self._loop.chores.append(self._let_go_on)
 
@@ -401,6 +415,11 @@ class Tunnel:
             else:
                 self._later()
 
+    def _reconsider(self) -> None:
+        """Read on for a connection that waits for an answer now."""
+        self._congestion.look(self._streams.values(), self._loop.now)
+        self._tell()
+
     def _look(self) -> None:
         """End the client that does not read, when others wait because of it."""
         if self._closed or not self._congestion.paused:
@@ -438,22 +457,36 @@ class Tunnel:
             return
         now, uploads = self._loop.now, self._uploads
         self._jammed = bool(uploads.stuck(now, STUCK))
-        lost = uploads.stuck(now, HOPELESS) & uploads.suspects()
-        if lost and not self._hopeless:
-            self._hopeless = True
-            self._loop.chores.append(self._exhausted)
-        for channel, stream in list(self._streams.items()) if lost else ():
-            if channel % WORKERS in lost and (stream.pending is not None or uploads.is_behind(channel)):
-                stream.connection.reset("the tunnel is jammed by a connection that was not read")
+        lost = uploads.stuck(now, JAMMED) & uploads.suspects(certain=True)
+        lost |= uploads.stuck(now, HOPELESS) & uploads.suspects()
+        if lost:
+            self._give_up(lost)
         self._tell()
         if uploads.due():
             self._ping_all()
         elif uploads.asking or self._hopeless:
             self._check_soon()
 
+    def _give_up(self, workers: set[int]) -> None:
+        """End what needs these workers of the far end; open nothing more."""
+        if not self._hopeless:
+            self._hopeless = True
+            self._loop.carriers.changed(self._name, self)
+        uploads = self._uploads
+        for channel, stream in list(self._streams.items()):
+            if uploads.has_not_begun(channel, workers):
+                del self._streams[channel]
+                self._client.abort(channel)
+                self._gone(channel, stream, given_up=False)
+                stream.fail("the tunnel is jammed", untouched=True)
+            elif channel % WORKERS in workers and (stream.pending is not None or uploads.is_behind(channel)):
+                stream.connection.reset("the tunnel is jammed")
+        self._soon()
+
     def _prove(self, port: int) -> None:
         """Take that somebody listens on `port`: nobody has to wait for that any more."""
         self._proven.add(port)
+        self._refused.discard(port)
         for channel in [one for one in self._held if self._streams[one].port == port]:
             self._release(channel)
 
@@ -513,12 +546,12 @@ class Tunnel:
         if not self._closed:
             self._loop.carriers.changed(self._name, self)
 
-    def _gone(self, channel: int, stream: Stream) -> None:
+    def _gone(self, channel: int, stream: Stream, *, given_up: bool) -> None:
         """Forget a stream."""
-        self._uploads.over(channel)
+        self._uploads.over(channel, given_up=given_up)
         self._held.pop(channel, None)
         self._waiting.pop(stream, None)
-        self._congestion.over(stream)
+        self._congestion.over(stream, self._streams.values(), self._loop.now)
         self._tell()
         if self._retired and not self._streams:
             self._loop.chores.append(self._close_if_done)

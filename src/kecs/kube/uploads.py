@@ -32,15 +32,22 @@ STUCK = 0.5
 class Uploads:
     """The account of one tunnel."""
 
-    __slots__ = ("_asked", "_first", "_last", "_live", "_pings", "_sent", "_suspects", "_taken", "_turn")
+    __slots__ = (
+        "_asked", "_begun", "_first", "_last", "_pings", "_sent", "_suspects", "_taken", "_talking", "_turn",
+        "_worried",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._sent = [0] * WORKERS
         """Frames so far, by worker."""
         self._taken = [0] * WORKERS
         """How many of them the worker is rid of, as far as is known."""
-        self._live = [0] * WORKERS
-        """Streams."""
+        self._worried = [0] * WORKERS
+        """Streams on which more may be sent, so that they would suffer."""
+        self._talking: set[int] = set()
+        """They themselves."""
+        self._begun: dict[int, tuple[tuple[int, int], ...]] = {}
+        """Stream without an answer -> worker and number of the frames that opened it and its error stream."""
         self._first: dict[int, int] = {}
         """Stream -> the number of its first frame after its last answer."""
         self._last: dict[int, int] = {}
@@ -50,36 +57,61 @@ class Uploads:
         self._asked = [0] * WORKERS
         """PINGs that are not answered yet."""
         self._turn = 0
-        self._suspects: dict[int, int] = {}
-        """Worker -> the number of a frame that perhaps nobody ever takes."""
+        self._suspects: dict[int, tuple[int, bool]] = {}
+        """Worker -> the number of a frame that perhaps nobody ever takes, and whether the far end gave it
+        up."""
 
     # Streams
 
-    def opened(self, stream: int) -> None:
-        """Count a stream."""
-        self._live[stream % WORKERS] += 1
+    def opened(self, error: int, stream: int) -> None:
+        """Count a stream, and the frames that open it and its error stream."""
+        self._worried[stream % WORKERS] += 1
+        self._talking.add(stream)
+        self._begun[stream] = ((error % WORKERS, self._count(error)), (stream % WORKERS, self._count(stream)))
 
     def sent(self, stream: int) -> None:
         """Count a frame of data."""
-        worker = stream % WORKERS
-        self._sent[worker] = number = self._sent[worker] + 1
+        number = self._count(stream)
         self._first.setdefault(stream, number)
         self._last[stream] = number
 
     def answered(self, stream: int) -> None:
         """Take that the Pod has answered on the stream, so that it has read something of it."""
+        self._has_begun(stream)
         number = self._first.pop(stream, 0)
         if number:
             self._take(stream % WORKERS, number)
 
-    def over(self, stream: int) -> None:
-        """Forget a stream. Frames of it that are under way may be what its worker waits with for ever."""
+    def quietened(self, stream: int) -> None:
+        """Take that nothing more is sent on the stream."""
+        if stream in self._talking:
+            self._talking.remove(stream)
+            self._worried[stream % WORKERS] -= 1
+
+    def over(self, stream: int, *, given_up: bool) -> None:
+        """Forget a stream. Frames of it that are under way may be what its worker waits with for ever.
+
+        `given_up`: the far end said that it is over, so that nobody reads them any more.
+        """
+        if given_up:
+            self._has_begun(stream)
+        self.quietened(stream)
         worker = stream % WORKERS
-        self._live[worker] -= 1
+        self._begun.pop(stream, None)
         self._first.pop(stream, None)
         last = self._last.pop(stream, 0)
         if last > self._taken[worker]:
-            self._suspects[worker] = max(last, self._suspects.get(worker, 0))
+            other, certain = self._suspects.get(worker, (0, False))
+            self._suspects[worker] = max(last, other), certain or given_up
+
+    def _count(self, stream: int) -> int:
+        worker = stream % WORKERS
+        self._sent[worker] = number = self._sent[worker] + 1
+        return number
+
+    def _has_begun(self, stream: int) -> None:
+        for worker, number in self._begun.pop(stream, ()):
+            self._take(worker, number)
 
     # Workers
 
@@ -96,7 +128,7 @@ class Uploads:
     def cost(self, *streams: int) -> tuple[int, int]:
         """Return how bad these (an error and a data stream) would be to open: the least is the best."""
         bad = sum(1 for stream in streams if self._is_doubtful(stream % WORKERS))
-        return bad, self._live[streams[-1] % WORKERS]
+        return bad, self._worried[streams[-1] % WORKERS]
 
     def is_behind(self, stream: int) -> bool:
         """Whether frames of the stream are under way."""
@@ -111,9 +143,14 @@ class Uploads:
         """Return the workers that have not answered for so long."""
         return {worker for worker, _, when in self._pings.values() if when + seconds <= now}
 
-    def suspects(self) -> set[int]:
-        """Return the workers that may stand still for ever."""
-        return set(self._suspects)
+    def suspects(self, *, certain: bool = False) -> set[int]:
+        """Return the workers that may stand still for ever; `certain`: if they do, then for ever."""
+        return {worker for worker, (_, given_up) in self._suspects.items() if given_up or not certain}
+
+    def has_not_begun(self, stream: int, workers: set[int]) -> bool:
+        """Whether what opens the stream waits behind something with one of these workers."""
+        begun = self._begun.get(stream, ())
+        return any(worker in workers and number > self._taken[worker] for worker, number in begun)
 
     def _is_doubtful(self, worker: int) -> bool:
         return worker in self._suspects or self._sent[worker] - self._taken[worker] > PROBE
@@ -157,5 +194,5 @@ class Uploads:
     def _take(self, worker: int, number: int) -> None:
         if number > self._taken[worker]:
             self._taken[worker] = number
-        if worker in self._suspects and self._taken[worker] >= self._suspects[worker]:
+        if worker in self._suspects and self._taken[worker] >= self._suspects[worker][0]:
             del self._suspects[worker]

@@ -70,6 +70,9 @@ class Carrier(Protocol):
         """Take a copy of bytes; return how many. Of none, `Stream.go_on` says when to try again."""
         ...
 
+    def quieten(self, channel: int) -> None:
+        """Note that this side of the stream sends nothing more; the far end is not told yet."""
+
     def end(self, channel: int) -> None:
         """Say that this side of the stream sends nothing more."""
 

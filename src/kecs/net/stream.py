@@ -106,6 +106,8 @@ class Stream:
         """Keep the client's FIN back until nothing comes for a while."""
         self._active_at = self.loop.now
         self.loop.at(self._active_at + IDLE, self._pass_fin)
+        if self.channel is not None:
+            self.carrier.quieten(self.channel)
 
     def broken(self, _code: int | None) -> None:
         """Take that the client talks on after the target's end; it is reset when it has all that was said."""
