@@ -38,6 +38,9 @@ PACKAGES = {
     "util-linux": "nsenter",
     "busybox-static": "busybox",
     "containernetworking-plugins": "/usr/lib/cni/bridge",
+    "postgresql": "pgbench",
+    "redis-server": "redis-server",
+    "redis-tools": "redis-benchmark",
 }
 
 
