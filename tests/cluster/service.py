@@ -5,6 +5,7 @@ Used by the tests of load and faults. The service is `web` in cluster `default`,
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 import urllib.request
@@ -14,8 +15,11 @@ import yaml
 from tests.cluster.harness.images import SERVER
 from tests.cluster.target import Target
 from tests.process.harness import Home, until
+from tests.process.load import Load
 
 HTTP, ECHO = 8080, 9090
+LINES = 100
+"""So many lines of what happened are shown when a test fails."""
 CONTAINER = {
     "image": SERVER,
     "command": [],
@@ -81,10 +85,10 @@ def comes_and_goes(home: Home, *, seconds: float = 60, instance: str = "default"
     aws.update_service(service="web", desiredCount=count + 1)
     until(lambda: home.describe(instance=instance)["runningCount"] == count + 1, "a task more runs", seconds)
     aws.update_service(service="web", desiredCount=count)
-    until(lambda: gone_below(home, before, count, instance), "a task less is there", seconds)
+    until(lambda: is_down_to(home, before, count, instance), "a task less is there", seconds)
 
 
-def gone_below(home: Home, before: set[str], count: int, instance: str) -> bool:
+def is_down_to(home: Home, before: set[str], count: int, instance: str) -> bool:
     """Tell whether no more than `count` tasks are left of all that were there, and none is ending."""
     described = home.describe(instance=instance)
     arns = {*before, *home.arns(instance=instance), *(t["taskArn"] for t in home.tasks("STOPPED"))}
@@ -102,7 +106,21 @@ def agent_log(home: Home, instance: str = "default") -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def more(load: Any, requests: int, seconds: float = 60) -> None:
+def story(home: Home, load: Load, instance: str = "default") -> str:
+    """Tell what failed and when, beside what the agent and the service say of that time."""
+    tally, clock = load.tally, time.time() - time.monotonic()
+    lines = [f"{len(tally.failed)} of {tally.total} failed; the load was late by {load.late:.1f} s at most"]
+    for (began, ended), why in list(zip(tally.spans, tally.failed, strict=True))[:LINES]:
+        at = datetime.datetime.fromtimestamp(clock + began, tz=datetime.UTC)
+        lines.append(f"{at:%H:%M:%S.%f} {why} after {ended - began:.3f} s")
+    for file in sorted((home.path / "instances" / instance / "port-forwards/logs").glob("*.log")):
+        lines += [f"{file.name}: {line}" for line in file.read_text().splitlines()[-LINES:]]
+    for event in home.describe(instance=instance)["events"]:
+        lines.append(f"{event['createdAt']:%H:%M:%S.%f} {event['message']}")
+    return "\n".join(lines)
+
+
+def more(load: Load, requests: int, seconds: float = 60) -> None:
     """Wait until so many more requests have ended."""
     went = load.tally.total
     until(lambda: load.tally.total >= went + requests, f"{requests} more requests", seconds)

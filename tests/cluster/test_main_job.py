@@ -46,7 +46,7 @@ def test_no_request_fails_over_three_deployments(running, route, keep_alive):
         until(lambda: load.tally.total >= 2000, "2,000 requests were made", seconds=60)
 
     tally = load.tally
-    assert not tally.failed, f"{len(tally.failed)} of {tally.total} failed: {tally.failed[:3]}"
+    assert not tally.failed, service.story(running, load)
     assert tally.total >= 2000
     assert {answer.split()[0] for answer in tally.answers} == {"0", "1", "2", "3"}
     if keep_alive:
@@ -91,7 +91,7 @@ def test_pods_deleted_at_random_cost_no_request(running, kubectl):
         running.stable()
 
     tally = load.tally
-    assert not tally.failed, f"{len(tally.failed)} of {tally.total} failed: {tally.failed[:3]}"
+    assert not tally.failed, service.story(running, load)
     assert tally.total >= SECONDS * load.rate
     until(lambda: deleted <= {task["taskArn"] for task in running.tasks("STOPPED")}, "all have ended")
     ended = {task["taskArn"]: task for task in running.tasks("STOPPED")}

@@ -49,6 +49,7 @@ def test_requests_go_on_by_the_other_node_and_nothing_is_left_twice(two, home):
         in_flight = service.span(struck, after=0.1)
         until(lambda: lost_tunnels(home).keys() >= lost, "the lost tunnels are noticed", seconds=15)
         unnoticed = service.span(struck)
+        service.more(direct, RATE)  # Kubernetes still sends half of them to the lost node
         until(lambda: replaced(two, home, near), "tasks run on the other node instead", seconds=90)
         until(lambda: service.answer(ports["tunnel"]), "the tunnels serve", seconds=10)
         service.more(direct, RATE)

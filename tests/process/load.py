@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Load:
         self.tally = Tally()
         self.idle_opened = 0
         self.idle_open = 0
+        self.late = 0.0
+        """By how many seconds it was behind its own rate, at most: what it measured then says little."""
         self._stop = threading.Event()
         self._pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, str]] = []
         """Connections to be used again, each with the last answer that came by it."""
@@ -62,6 +65,7 @@ class Load:
         began, sent = time.monotonic(), 0
         while not self._stop.is_set():
             due = int((time.monotonic() - began) * self.rate)
+            self.late = max(self.late, (due - sent) / self.rate)
             while sent < due:
                 task = asyncio.get_running_loop().create_task(self._request())
                 requests.add(task)
@@ -116,16 +120,36 @@ class Load:
                 return await self._receive(first, reader, writer)
             writer.close()
             self.tally.again.append(answer)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await self._open()
         try:
-            return await self._receive(await self._send(reader, writer), reader, writer)
+            return await self._receive(await reader.readline(), reader, writer)
         except BaseException:
             writer.close()
             raise
 
-    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    @property
+    def _said(self) -> bytes:
         connection = "keep-alive" if self.keep_alive else "close"
-        writer.write(f"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode())
+        return f"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n".encode()
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect and send the request in one breath.
+
+        A server that stops closes connections on which nobody has spoken for a while (Go's after 5 s), and
+        between two turns of this loop on a busy computer there can be as much.
+        """
+        sock = socket.socket()
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+            sock.send(self._said)
+            return await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    async def _send(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        writer.write(self._said)
         return await reader.readline()
 
     async def _receive(self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
