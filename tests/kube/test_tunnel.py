@@ -218,7 +218,7 @@ def test_nothing_is_sent_to_a_port_that_has_not_answered_before_it_could_be_refu
     with connect(port) as client:
         client.sendall(b"lost?")
         relay.wait(Refused, endpoint="t")
-        assert one._uploads.quiet
+        assert one._courtesy.uploads.quiet
 
 
 def test_a_client_that_goes_away_ends_its_stream_only(relay, far, upstream):

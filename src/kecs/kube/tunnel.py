@@ -7,27 +7,27 @@ What it costs is decided at the far end, where the API server, the kubelet and t
 the bytes on: each of them works per wake-up. So what the connections have to say leaves in one write, when
 the loop has nothing else left to do: frames, openings and resets of any number of them.
 
-The rules of the protocol are `wire.portforward`'s, what a slow client costs is `net.congestion`'s, what an
-upload may have under way `kube.uploads`' and whether the far end lives `kube.pulse`'s.
+The rules of the protocol are `wire.portforward`'s, what a slow client costs is `net.congestion`'s, what is
+kept from the far end for the others' sake `kube.courtesy`'s and whether the far end lives `kube.pulse`'s.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import logging
 import struct
 import termios
 from typing import TYPE_CHECKING
 
+from kecs.kube.courtesy import Courtesy
 from kecs.kube.pipe import pipe
 from kecs.kube.pulse import QUIET, Pulse
-from kecs.kube.uploads import STUCK, WORKERS, Uploads
+from kecs.kube.uploads import WORKERS
 from kecs.net.congestion import Congestion
 from kecs.net.poller import ERROR, HANG_UP, IN, OUT
 from kecs.wire.portforward import Client, Ended, Failure, Kind
-from kecs.wire.spdy import Buffer, GoAway, Pong, ProtocolError
+from kecs.wire.spdy import Buffer, GoAway, ProtocolError
 from kecs.wire.websocket import Framing
 
 if TYPE_CHECKING:
@@ -41,20 +41,6 @@ UNUSED = 30.0
 """Seconds after which a second tunnel into a pod, that nobody uses any more, is closed."""
 LOOK = 0.5
 """Seconds between two looks at who waits, while a client that does not read stops the tunnel."""
-
-CAUTIOUS = 0.05
-"""Seconds after one round trip in which the far end may say that nobody listens on a port that has not
-answered yet. Until then nothing is sent there: what a refused connection does not take holds up others
-(`kube.uploads`)."""
-WARY = 0.5
-"""The same on a port where nobody listened before."""
-CAUTIOUS_AT_MOST = 1.0
-"""The same without an answer."""
-JAMMED = 1.0
-"""Seconds after which a worker that waits with something that nobody takes any more is given up: what was
-to be opened by it is opened elsewhere, connections that need it are ended, and the tunnel opens no more."""
-HOPELESS = 5.0
-"""The same where somebody might still take it."""
 
 _WORDS = {
     Kind.REFUSED: "connection refused in the pod",
@@ -92,18 +78,9 @@ class Tunnel:
         self._waiting: dict[Stream, None] = {}
         """Streams whose clients have more to say than there is room for, in their turn."""
         self._congestion = Congestion()
-        self._uploads = Uploads()
-        self._jammed = False
-        """A worker of the far end stands still."""
+        self._courtesy: Courtesy
         self._hopeless = False
-        """Perhaps for ever: nothing more is opened."""
-        self._checking = False
-        self._proven: set[int] = set()
-        """Ports that have answered."""
-        self._refused: set[int] = set()
-        """Ports on which nobody listened."""
-        self._held: dict[int, int] = {}
-        """Channels to others, on which nothing is sent yet, with the PING that went with their opening."""
+        """A part of the far end stands still for ever."""
         self._said = (False, False)
         """Whether it is congested and paused, as far as the loop knows."""
         self._closed = False
@@ -130,7 +107,7 @@ class Tunnel:
     @property
     def congested(self) -> bool:
         """Whether a stream holds up the others."""
-        return self._jammed or self._congestion.congested
+        return self._courtesy.jammed or self._congestion.congested
 
     @property
     def silent(self) -> bool:
@@ -140,6 +117,7 @@ class Tunnel:
     def begin(self, loop: RelayLoop, name: str) -> None:
         """Begin to serve."""
         self._loop, self._name = loop, name
+        self._courtesy = Courtesy(loop, self._client, self)
         self._pulse, self._used_at = Pulse(loop.now), loop.now
         loop.add(self, IN)
         self._look_at = self._pulse.next_look(loop.now)
@@ -150,16 +128,10 @@ class Tunnel:
 
     def open(self, port: int, stream: Stream) -> int:
         """Begin a stream."""
-        costs = [self._uploads.cost(*self._client.next_streams(n)) for n in range(WORKERS)]
-        self._client.skip(costs.index(min(costs)))
-        channel = self._client.open(port)
+        channel = self._courtesy.open(port)
         self._streams[channel] = stream
-        self._uploads.opened(channel - 2, channel)
         if self._pulse.due(self._loop.now, QUIET):
             self._ask()
-        if port not in self._proven:
-            self._held[channel] = self._ping()
-            self._loop.at(self._loop.now + CAUTIOUS_AT_MOST, functools.partial(self._release, channel))
         self._soon()
         if not self._client.can_open():
             self._loop.chores.append(self._exhausted)
@@ -167,11 +139,11 @@ class Tunnel:
 
     def send(self, channel: int, data: memoryview) -> int:
         """Take bytes for the far end, all or none."""
-        if not self._has_room() or channel in self._held or not self._uploads.has_room(channel):
+        if not self._has_room() or not self._courtesy.may_send(channel):
             self._waiting[self._streams[channel]] = None
             return 0
         self._client.send(channel, bytes(data))
-        self._uploads.sent(channel)
+        self._courtesy.uploads.sent(channel)
         self._soon()
         if self._congestion.paused:
             self._loop.chores.append(self._reconsider)
@@ -179,7 +151,7 @@ class Tunnel:
 
     def quieten(self, channel: int) -> None:
         """Note that this side of the stream sends nothing more."""
-        self._uploads.quietened(channel)
+        self._courtesy.uploads.quietened(channel)
 
     def end(self, channel: int) -> None:
         """Say that this side of the stream sends nothing more."""
@@ -274,9 +246,7 @@ class Tunnel:
             if type(what) is memoryview:
                 stream = streams.get(channel)
                 if stream is not None:
-                    self._uploads.answered(channel)
-                    if stream.port not in self._proven:
-                        self._prove(stream.port)
+                    self._courtesy.answered(channel, stream.port)
                     try:
                         stream.received(what)
                     except Exception as error:  # noqa: BLE001 - the top of this connection's handling
@@ -288,7 +258,7 @@ class Tunnel:
             elif isinstance(what, GoAway):
                 self._loop.chores.append(self._exhausted)
             else:
-                self._answered(what)
+                self._courtesy.pong(what.ping)
         self._tell()
         if self._client.session.pending:  # an answer to its ping, or resets
             self._soon()
@@ -299,8 +269,7 @@ class Tunnel:
             return
         self._gone(channel, stream, given_up=True)
         if isinstance(what, Failure) and what.untouched:
-            self._proven.discard(stream.port)
-            self._refused.add(stream.port)
+            self._courtesy.refused(stream.port)
         try:
             if isinstance(what, Ended):
                 stream.finish(whole=what.whole)
@@ -308,16 +277,6 @@ class Tunnel:
                 stream.fail(_WORDS.get(what.kind, what.text), untouched=what.untouched)
         except Exception as error:  # noqa: BLE001 - the top of this connection's handling
             stream.connection.fail(error)
-
-    def _answered(self, pong: Pong) -> None:
-        """Take that a worker of the far end is past that."""
-        self._uploads.pong(pong.ping)
-        for channel, ping in self._held.items():
-            if ping == pong.ping:
-                grace = WARY if self._streams[channel].port in self._refused else CAUTIOUS
-                self._loop.at(self._loop.now + grace, functools.partial(self._release, channel))
-        if self._waiting:
-            self._loop.chores.append(self._let_go_on)
 
     def _reason(self, why: str) -> str:
         closed = self._websocket.closed if self._websocket is not None else None
@@ -364,9 +323,7 @@ class Tunnel:
         self._let_go_on()
 
     def _frames(self) -> list[Buffer]:
-        uploads = self._uploads
-        if uploads.due() and not (uploads.asking and self._checking):  # else `_check` asks, a moment later
-            self._ping_all()
+        self._courtesy.ask_if_due()
         frames = self._client.session.take()
         if self._websocket is None:
             return frames
@@ -430,49 +387,34 @@ class Tunnel:
         if self._congestion.paused:
             self._loop.at(self._loop.now + LOOK, self._look)
 
-    # Uploads
+    # Uploads (`Face` of `kube.courtesy`)
 
-    def _ping(self) -> int:
-        """Ask the far end's next worker for an answer."""
-        number = self._client.session.ping()
-        self._uploads.asked(number, self._loop.now)
+    def ping(self) -> int:
+        """Send a PING, with what else there is to say."""
         self._soon()
-        return number
+        return self._client.session.ping()
 
-    def _ping_all(self) -> None:
-        """Ask all of them, and see who answers."""
-        for _ in range(WORKERS):
-            self._ping()
-        self._check_soon()
+    def is_backlogged(self) -> bool:
+        """Whether answers may be late for a reason on this side."""
+        return self._congestion.paused or self._blocked or self._unsent() > FULL
 
-    def _check_soon(self) -> None:
-        if not self._checking:
-            self._checking = True
-            self._loop.at(self._loop.now + STUCK, self._check)
+    def go_on(self) -> None:
+        """Let connections send that could not."""
+        if self._waiting:
+            self._loop.chores.append(self._let_go_on)
 
-    def _check(self) -> None:
-        """See whether workers stand still: then others are better off elsewhere, and some may be lost."""
-        self._checking = False
+    def judged(self) -> None:
+        """Tell the loop when new connections are better off elsewhere."""
+        self._tell()
+
+    def give_up(self, workers: set[int]) -> None:
+        """End what needs these workers of the far end, or open it elsewhere; open nothing more."""
         if self._closed:
             return
-        now, uploads = self._loop.now, self._uploads
-        self._jammed = bool(uploads.stuck(now, STUCK))
-        lost = uploads.stuck(now, JAMMED) & uploads.suspects(certain=True)
-        lost |= uploads.stuck(now, HOPELESS) & uploads.suspects()
-        if lost:
-            self._give_up(lost)
-        self._tell()
-        if uploads.due():
-            self._ping_all()
-        elif uploads.asking or self._hopeless:
-            self._check_soon()
-
-    def _give_up(self, workers: set[int]) -> None:
-        """End what needs these workers of the far end; open nothing more."""
         if not self._hopeless:
             self._hopeless = True
             self._loop.carriers.changed(self._name, self)
-        uploads = self._uploads
+        uploads = self._courtesy.uploads
         for channel, stream in list(self._streams.items()):
             if uploads.has_not_begun(channel, workers):
                 del self._streams[channel]
@@ -482,18 +424,6 @@ class Tunnel:
             elif channel % WORKERS in workers and (stream.pending is not None or uploads.is_behind(channel)):
                 stream.connection.reset("the tunnel is jammed")
         self._soon()
-
-    def _prove(self, port: int) -> None:
-        """Take that somebody listens on `port`: nobody has to wait for that any more."""
-        self._proven.add(port)
-        self._refused.discard(port)
-        for channel in [one for one in self._held if self._streams[one].port == port]:
-            self._release(channel)
-
-    def _release(self, channel: int) -> None:
-        """Let a connection send: its port would have been refused by now."""
-        if self._held.pop(channel, None) is not None and self._waiting:
-            self._loop.chores.append(self._let_go_on)
 
     # Life and death
 
@@ -517,13 +447,10 @@ class Tunnel:
 
     def _ask(self) -> None:
         """Ask for a sign of life."""
-        if self._uploads.exhausted:
+        if self._courtesy.uploads.exhausted:
             self._pulse.heard(self._loop.now)  # TCP's own keep-alive has to do
         else:
-            if self._uploads.quiet:
-                self._ping()
-            else:
-                self._ping_all()  # one that stands still must not answer for all
+            self._courtesy.ask()
             behind = self._sent + len(self._out) + self._client.session.pending
             self._pulse.asked(self._loop.now, reached=self._sent - self._unsent(), behind=behind)
         self._look_after(self._pulse.next_look(self._loop.now))
@@ -548,8 +475,7 @@ class Tunnel:
 
     def _gone(self, channel: int, stream: Stream, *, given_up: bool) -> None:
         """Forget a stream."""
-        self._uploads.over(channel, given_up=given_up)
-        self._held.pop(channel, None)
+        self._courtesy.over(channel, given_up=given_up)
         self._waiting.pop(stream, None)
         self._congestion.over(stream, self._streams.values(), self._loop.now)
         self._tell()
@@ -566,7 +492,7 @@ class Tunnel:
         self.sock.close()
         self._out = memoryview(b"")
         self._waiting.clear()
-        self._held.clear()
+        self._courtesy.close()
 
     def _die(self, why: str) -> None:
         """Close, and tell everyone whose connection ends with it."""

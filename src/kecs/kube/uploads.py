@@ -1,6 +1,6 @@
 """What is under way to the far end of a tunnel, so that an upload which nobody reads holds up nobody else.
 
-Pure bookkeeping for `kecs.kube.tunnel`: times are arguments, nothing is sent from here.
+Pure bookkeeping for `kecs.kube.courtesy`: times are arguments, nothing is sent from here.
 
 SPDY as Kubernetes speaks it has no flow control. The container runtime (github.com/moby/spdystream,
 connection.go, `Serve`) reads the frames of a connection into `WORKERS` queues of 50, by stream id modulo 5,
@@ -176,6 +176,10 @@ class Uploads:
     def asking(self) -> bool:
         """Whether a PING is not answered yet."""
         return bool(self._pings)
+
+    def wait_anew(self, now: float) -> None:
+        """Count the time of PINGs that are not answered from now on."""
+        self._pings = {ping: (worker, ahead, now) for ping, (worker, ahead, _) in self._pings.items()}
 
     def asked(self, ping: int, now: float) -> None:
         """Count a PING that is sent behind all that was counted before."""
