@@ -153,3 +153,12 @@ def test_a_wrong_spec_is_refused_whatever_exists(spec, code, message):
 def test_a_right_spec_is_not_refused():
     checks.check_spec(wanted(local_port=8080, target_port="http", address=["127.0.0.1", "::1"], name="mine"))
     checks.check_spec(msgspec.structs.replace(wanted(), hold_seconds=0.0))
+
+
+def test_a_tunnel_is_refused_where_there_is_no_kubernetes():
+    with pytest.raises(KecsError) as caught:
+        checks.check_route(wanted(route="tunnel"), "local")
+
+    assert (caught.value.exit_code, caught.value.hint) == (2, "leave `--route` away")
+    checks.check_route(wanted(route="direct"), "local")
+    checks.check_route(wanted(route="tunnel"), "kubernetes")

@@ -40,6 +40,7 @@ def test_the_same_again_is_the_same_forward(spec):
         (wanted(target_port=80, name="other"), "other"),
         (wanted(target_port=80, address=["127.0.0.2"]), "prod-web"),
         (wanted(target_port=80, hold_seconds=5.0), "prod-web"),
+        (wanted(target_port=80, route="tunnel"), "prod-web"),
         (wanted(f"prod/{A}", "task"), "task-aaaaaaaa"),
         (wanted("prod/aaaaaaaaa", "task"), "task-aaaaaaaa"),
     ],

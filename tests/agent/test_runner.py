@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 from tests.agent.shapes import A, B, entry, port, service, short_home, snapshot, task
+from tests.agent.test_routes import pod
 
 from kecs.agent import runner as module
 from kecs.agent.picture import Picture
@@ -43,9 +44,23 @@ class Stage:
         self.taken = False
         self.file = home / "prod-web.log"
         monkeypatch.setattr(module.listener, "bind", self.bind)
+        self.wanted = {}
+        self.tunnel_errors = {}
         self.runner = Runner(
-            entry(**members), self, addresses=["127.0.0.1"], log_file=self.file, on_change=self.changed
+            entry(**members),
+            self,
+            addresses=["127.0.0.1"],
+            log_file=self.file,
+            on_change=self.changed,
+            tunnels=self,
         )
+
+    def want(self, forward, names):
+        assert forward == ID
+        self.wanted = set(names)
+
+    def error(self, name):
+        return self.tunnel_errors.get(name)
 
     def bind(self, addresses, number):
         assert (list(addresses), number) == (["127.0.0.1"], 20001)
@@ -217,5 +232,60 @@ def test_the_log_keeps_what_a_person_asks_about(play):
         ]
         assert runner.row().last_error.time == 1001.0
         assert runner._log.handlers[0].stream is None, "no descriptor is held"
+
+    play(scene)
+
+
+def test_tunnels_are_wanted_while_the_forward_listens_and_leads_to_pods(play):
+    async def scene(stage, runner):
+        stage.resolve(service(pod(A), pod(B, draining=True)))
+        assert stage.wanted == set(), "it does not listen yet"
+        runner.adopt(())
+        assert stage.wanted == {"ns/web-aaaa", "ns/web-bbbb"}, "what drains keeps its connections"
+        stage.resolve(service(pod(A)), version=2)
+        assert stage.wanted == {"ns/web-aaaa"}
+        runner.stop()
+        assert stage.wanted == set()
+
+    play(scene)
+
+
+def test_a_forward_that_may_only_dial_wants_no_tunnels(play):
+    async def scene(stage, runner):
+        runner.adopt(())
+        stage.resolve(service(pod(A)))
+        assert stage.wanted == set()
+
+    play(scene, route="direct")
+
+
+def test_the_route_is_the_one_that_the_next_connection_takes(play):
+    async def scene(stage, runner):
+        runner.adopt(())
+        stage.resolve(service(pod(A, nodes=("10.0.0.1",))))
+        routes = [
+            runner.row(Counters(taking=taking)).route for taking in (("node/10.0.0.1:30080",), (A,), ())
+        ]
+        assert routes == ["direct", "tunnel", None]
+
+    play(scene)
+
+
+def test_where_no_route_works_the_row_says_why(play):
+    async def scene(stage, runner):
+        runner.adopt(())
+        stage.resolve(service(pod(A, nodes=("10.0.0.1",))))
+        assert runner.row(Counters()).reason is None, "nothing is known yet"
+        runner.refused(Refused(ID, "node/10.0.0.1:30080", "no answer within 1 s", 1000.0))
+        stage.tunnel_errors["ns/web-aaaa"] = "pods/portforward is forbidden"
+        row = runner.row(Counters(held=3))
+
+        assert (row.state, row.route) == ("ACTIVE", None)
+        assert row.reason == (
+            "the control plane says ready, but no route works: "
+            "direct: no answer within 1 s, tunnel: pods/portforward is forbidden"
+        )
+        assert row.last_error.message == "node/10.0.0.1:30080: no answer within 1 s"
+        assert runner.row(Counters(taking=(A,))).reason is None
 
     play(scene)
