@@ -142,7 +142,16 @@ def _port(port: PsPort) -> str:
 
 def _forward_to(task: PsTask, port: PsPort, rows: list[dict[str, Any]]) -> str | None:
     for row in rows:
-        reaches = any(endpoint["taskId"] == task.task_id for endpoint in row["endpoints"])
+        its_service = (row["region"], row["cluster"], row["service"]) == (
+            task.region,
+            task.cluster,
+            task.service,
+        )
+        # By a node's address, which belongs to no task, Kubernetes chooses among all of the service.
+        reaches = any(
+            endpoint["taskId"] == task.task_id or (its_service and endpoint["taskId"] is None)
+            for endpoint in row["endpoints"]
+        )
         if reaches and row["targetPort"] == port.container_port and row["protocol"] == port.protocol:
             return local(row)
     return None
