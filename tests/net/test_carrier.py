@@ -235,6 +235,20 @@ def test_a_refused_stream_waits_with_all_that_the_client_said(relay, carrier, up
         assert read_all(client) == b"thanks"
 
 
+def test_all_whose_streams_were_refused_at_once_are_tried_again(relay, carrier):
+    """With one place only: none of them waits for an event that never comes."""
+    port = relay.forward(carried())
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connect(port)) for _ in range(4)]
+        channels = [carrier.opened() for _ in clients]
+        for channel in channels:
+            carrier.say(UNTOUCHED, channel, b"connection refused")
+        for again in [carrier.opened() for _ in clients]:
+            carrier.say(DATA, again, b"hello")
+
+        assert [read(client, 5) for client in clients] == [b"hello"] * 4
+
+
 def test_a_refusal_after_more_than_is_kept_is_a_reset(relay, carrier):
     """Bytes that are not known any more cannot be said again."""
     port = relay.forward(carried())

@@ -268,6 +268,7 @@ class Served:
             self.expired += 1
             connection.reset(f"more than {self.limits.connections} connections are waiting")
             return
+        connection.tried = NOTHING
         self.held[connection] = None
         self.loop.held += 1
         if len(self.held) == 1:
