@@ -12,7 +12,7 @@ import pytest
 from tests.net.peers import Relay, connect, read, read_all, until, was_reset
 
 from kecs.net import listener, poller
-from kecs.net.loop import PUT_OFF, RelayLoop
+from kecs.net.loop import NARROW, PUT_OFF, WIDE, RelayLoop
 from kecs.net.messages import (
     Barrier,
     Died,
@@ -356,3 +356,20 @@ def test_carriers_write_when_no_event_is_left_and_are_not_put_off_for_ever():
     finally:
         loop._close_all()
         busy.close()
+
+
+def test_a_carrier_reads_less_in_a_turn_when_others_have_something_to_do():
+    loop = RelayLoop(lambda message: None)
+    first, second = Busy(), Busy()
+    try:
+        loop.add(first, poller.IN)
+        loop._turn()
+        assert len(loop.wide) == WIDE
+
+        loop.add(second, poller.IN)
+        loop._turn()
+        assert len(loop.wide) == NARROW
+    finally:
+        loop._close_all()
+        first.close()
+        second.close()
