@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from kecs.net.loop import RelayLoop
     from kecs.wire.portforward import Client
 
-CAUTIOUS = 0.05
+CAUTIOUS = 0.01
 """Seconds after one round trip in which the far end may say that nobody listens on a port that has not
-answered yet. Until then nothing is sent there: what a refused connection does not take is never taken."""
+answered yet; as much again for each further connection that waits for that, and never less than two round
+trips. Until then nothing is sent there: what a refused connection does not take is never taken."""
+CAUTIOUS_AT_MOST = 0.25
 WARY = 0.5
 """The same on a port where nobody listened before."""
 AT_MOST = 1.0
@@ -66,8 +68,8 @@ class Courtesy:
         """Ports that have answered."""
         self._refused: set[int] = set()
         """Ports on which nobody listened."""
-        self._held: dict[int, tuple[int, int]] = {}
-        """Channels on which nothing is sent yet -> port, and the PING that went with the opening."""
+        self._held: dict[int, tuple[int, int, float]] = {}
+        """Channels on which nothing is sent yet -> port, the PING that went with the opening, and when."""
 
     # Streams
 
@@ -80,7 +82,7 @@ class Courtesy:
         client.open(port)
         uploads.opened(error, channel)
         if port not in self._proven:
-            self._held[channel] = port, self._ping()
+            self._held[channel] = port, self._ping(), self._loop.now
             self._loop.at(self._loop.now + AT_MOST, functools.partial(self._release, channel))
         return channel
 
@@ -94,7 +96,7 @@ class Courtesy:
         if port not in self._proven:
             self._proven.add(port)
             self._refused.discard(port)
-            for other, (its_port, _) in list(self._held.items()):
+            for other, (its_port, _, _) in list(self._held.items()):
                 if its_port == port:
                     self._release(other)
 
@@ -135,9 +137,12 @@ class Courtesy:
     def pong(self, ping: int) -> None:
         """Take that a worker has answered."""
         self.uploads.pong(ping)
-        for channel, (port, its_ping) in self._held.items():
+        for channel, (port, its_ping, opened_at) in self._held.items():
             if its_ping == ping:
-                grace = WARY if port in self._refused else CAUTIOUS
+                grace = max(CAUTIOUS * len(self._held), 2 * (self._loop.now - opened_at))
+                grace = min(grace, CAUTIOUS_AT_MOST)
+                if port in self._refused:
+                    grace = WARY
                 self._loop.at(self._loop.now + grace, functools.partial(self._release, channel))
         self._face.go_on()
 
