@@ -20,7 +20,7 @@ POSTGRES_PORT, REDIS_PORT = 5432, 6379
 USER = "65534"
 """`nobody`: PostgreSQL does not run as root."""
 # One transaction in pgbench's own script is seven statements, each a round trip.
-TRANSACTIONS = 60
+TRANSACTIONS = 40
 CLIENTS = 8
 
 START_POSTGRES = """
@@ -92,6 +92,7 @@ class Databases:
                 "stopTimeout": 2,
             },
             family="web",
+            cpu="2048",
             memory="1024",
         )
         home.service(count=1)
