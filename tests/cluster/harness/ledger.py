@@ -85,7 +85,10 @@ class Ledger:
             cgroups.remove(group)
         if self.number is not None:
             Network(self.number).remove()
-        shutil.rmtree(self.folder)
+        try:
+            shutil.rmtree(self.folder)
+        except FileNotFoundError:  # another run takes the same leftovers down at this moment
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def folder_of(name: str) -> Path:
