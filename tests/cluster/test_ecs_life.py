@@ -86,7 +86,8 @@ def test_a_task_runs_to_its_end_and_keeps_what_it_wrote(home, ends, kubectl):
     end = tasks.described(home, arn)
     assert (*ended(end), exits(end)) == (*ESSENTIAL, {"main": 7})
     assert end["createdAt"] <= end["startedAt"] <= end["executionStoppedAt"] <= end["stoppedAt"]
-    assert tasks.objects(kubectl, "pods", arn) == []
+    # STOPPED is when its containers have ended; the kubelet takes a moment more to let the pod go.
+    until(lambda: not tasks.objects(kubectl, "pods", arn), "the pod is gone", tasks.STOPPED_WITHIN)
     assert tasks.said(home, arn) == ["hello"]
 
 
