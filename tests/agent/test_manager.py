@@ -43,7 +43,7 @@ class Stage:
         return (await self.manager.start(rpc.StartRequest(forwards=list(specs), **options))).forwards
 
     def saved(self):
-        return [one.local_port for one in state.load(self.paths)[0]]
+        return [one.local_port for one in state.load(self.paths)[0].forwards]
 
     def close(self):
         self.relay.send(Stop())
@@ -148,7 +148,7 @@ def test_forwards_that_end_together_are_written_once(play, monkeypatch):
             while not writes:
                 await asyncio.sleep(0)
         assert len(writes) == 1
-        assert {one.ended for one in state.load(stage.paths)[0]} == {
+        assert {one.ended for one in state.load(stage.paths)[0].forwards} == {
             f"task {one[:8]} is gone" for one in tasks
         }
 

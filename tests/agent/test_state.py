@@ -28,17 +28,17 @@ def test_what_is_saved_is_loaded(paths):
         entry(target_port_name="http", address=["127.0.0.1"], hold_seconds=5.0, owner="/x/port-forward.yaml"),
         entry(id="pf-00000002", name="t", type="task", ended="task aaaaaaaa is gone"),
     ]
-    state.save(paths, entries)
+    state.save(paths, state.Config(forwards=entries))
 
-    assert state.load(paths) == (entries, [])
+    assert state.load(paths) == (state.Config(forwards=entries), [])
 
 
 def test_no_file_is_no_forward(paths):
-    assert state.load(paths) == ([], [])
+    assert state.load(paths) == (state.Config(forwards=[]), [])
 
 
 def test_other_instances_avoid_its_ports(paths):
-    state.save(paths, [entry(local_port=20042)])
+    state.save(paths, state.Config(forwards=[entry(local_port=20042)]))
 
     assert 20042 in named_ports(paths.home, "another")
 
@@ -70,14 +70,14 @@ def document(**changes):
 def test_what_cannot_be_understood_is_moved_aside(paths, content):
     paths.forwards_config.write_text(content)
 
-    entries, (warning,) = state.load(paths)
+    config, (warning,) = state.load(paths)
 
     (aside,) = [file for file in paths.forwards.iterdir() if "unreadable" in file.name]
-    assert entries == []
+    assert config == state.Config(forwards=[])
     assert aside.read_text() == content
     assert str(paths.forwards_config) in warning
     assert str(aside) in warning
-    assert state.load(paths) == ([], [])
+    assert state.load(paths) == (config, [])
 
 
 def test_a_newer_file_is_refused_and_stays(paths):
@@ -93,7 +93,7 @@ def test_a_member_of_a_later_version_of_the_same_format_does_no_harm(paths):
     content = {"version": 1, "forwards": [document(balance="leastOpen")]}
     paths.forwards_config.write_text(yaml.safe_dump(content))
 
-    assert state.load(paths) == ([entry()], [])
+    assert state.load(paths) == (state.Config(forwards=[entry()]), [])
 
 
 def test_the_state_file_is_written_once_however_often_it_changes(paths, monkeypatch):

@@ -65,6 +65,7 @@ class Manager:
         self._resolver: Resolver | None = None
         self._one_at_a_time = asyncio.Lock()
         self._save_is_due = False
+        self._config = state.Config(forwards=[])
         self._state_file = state.StateFile(paths.forwards_state, self._shown)
 
     def attach(self, resolver: Resolver) -> None:
@@ -76,11 +77,11 @@ class Manager:
 
         Raises `KecsError` when the file is of a newer version.
         """
-        entries, warnings = state.load(self._paths)
+        self._config, warnings = state.load(self._paths)
         self.warnings += warnings
         for warning in warnings:
             _log.warning("%s", warning)
-        for entry in entries:
+        for entry in self._config.forwards:
             runner = self._make(entry)
             self.runners[entry.id] = runner
             runner.restore()
@@ -307,7 +308,9 @@ class Manager:
         return identity
 
     def _save(self, entries: Iterable[Entry]) -> None:
-        state.save(self._paths, entries)
+        config = msgspec.structs.replace(self._config, forwards=list(entries))
+        state.save(self._paths, config)
+        self._config = config
 
     def _changed(self, runner: Runner) -> None:
         """Note a change of a runner; one that ended is not to be listened for after a restart."""

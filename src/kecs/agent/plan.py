@@ -86,7 +86,7 @@ def _does(entry: Entry, wish: Wish) -> bool:
 
 
 def _name_taken(entry: Entry) -> KecsError:
-    now = f"{entry.target}:{entry.target_port} on port {entry.local_port}"
+    now = f"{entry.target}:{entry.port} on port {entry.local_port}"
     ended = ", which ended" if entry.ended else ""
     return KecsError(
         f"the name `{entry.name}` is taken by a forward to {now}{ended}",

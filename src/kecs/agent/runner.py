@@ -273,10 +273,10 @@ class Runner:
             cluster=entry.cluster,
             service=entry.service,
             task_id=entry.task_id,
-            tags={},
+            tags=entry.tags,
             address=self.addresses,
             local_port=entry.local_port,
-            target_port=entry.target_port,
+            target_port=entry.target_port or entry.port,
             protocol=entry.protocol,
             state=self.state.value,
             reason=self.reason if route is not None else self.reason or self._why_no_route(),
@@ -287,6 +287,9 @@ class Runner:
             bytes=Bytes(in_=counted.received, out=counted.sent),
             last_error=self._last_error,
             created_at=entry.created_at,
+            auto_reconnect=entry.auto_reconnect,
+            owner=entry.owner,
+            auto=entry.auto,
         )
 
     def _route(self) -> str | None:

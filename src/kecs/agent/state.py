@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,18 @@ import msgspec
 
 from kecs import files
 from kecs.errors import KecsError
-from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, RouteChoice
+from kecs.forward.spec import (
+    HOLD_CONNECTIONS,
+    HOLD_SECONDS,
+    AutoSpec,
+    ForwardSpec,
+    Notify,
+    Probe,
+    Retry,
+    RouteChoice,
+    Target,
+    tags_text,
+)
 from kecs.paths import InstancePaths
 
 VERSION = 1
@@ -38,8 +49,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     cluster: str
     service: str | None = None
     task_id: str | None = None
+    """The task; with a service or tags, the one that `autoReconnect: false` pinned, once it was chosen."""
+    tags: dict[str, str] = {}
+    """All of these a task must have (type `task`)."""
     local_port: _Port
-    target_port: _Port
+    target_port: _Port | None = None
+    """None while only its name is known, since what has the port does not exist yet."""
     target_port_name: str | None = None
     """Set when the port was asked for by name: then the name decides, whatever its number becomes."""
     protocol: Literal["tcp"] = "tcp"
@@ -48,21 +63,79 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     route: RouteChoice = "auto"
     hold_seconds: float = HOLD_SECONDS
     hold_connections: int = HOLD_CONNECTIONS
+    auto_reconnect: bool = True
+    """False: it ends with the first task that was chosen for it."""
+    retry: Retry = Retry()
+    probe: Probe | None = None
+    notify: Notify | None = None
+    strict: bool = False
     owner: str | None = None
     """Real path of the file that defines it; None: by hand."""
+    auto: bool = False
+    """Made by `auto: true` of its file, and not by a line of it."""
     ended: str | None = None
     """Why it ended: then it is not listened for again."""
     created_at: float
 
     def __post_init__(self) -> None:
         """Refuse an entry that leads nowhere."""
-        if (self.service if self.type == "service" else self.task_id) is None:
+        if not (self.service if self.type == "service" else self.task_id or self.tags):
             raise ValueError(f"the forward `{self.name}` names no {self.type}")
+        if self.target_port is None and self.target_port_name is None:
+            raise ValueError(f"the forward `{self.name}` names no target port")
 
     @property
     def target(self) -> str:
-        """`prod/web`, or `prod/0123abcd` for a task."""
-        return f"{self.cluster}/{self.service or (self.task_id or '')[:8]}"
+        """`prod/web`, `prod/0123abcd` for a task, `prod/Env=dev,Part=worker` by tags."""
+        return f"{self.cluster}/{self.service or tags_text(self.tags) or (self.task_id or '')[:8]}"
+
+    @property
+    def port(self) -> int | str:
+        """The target port as people know it: its name when it was asked for by that."""
+        return self.target_port_name or self.target_port or 0
+
+    @property
+    def spec(self) -> ForwardSpec:
+        """What was asked for, with what was chosen for it in the places of what was left open."""
+        return ForwardSpec(
+            target=Target(
+                type=self.type,
+                cluster=self.cluster,
+                service=self.service,
+                task=None if self.service or self.tags else self.task_id,
+                tags=self.tags,
+                region=self.region,
+            ),
+            name=self.name,
+            local_port=self.local_port,
+            target_port=self.port,
+            address=self.address,
+            auto_reconnect=self.auto_reconnect,
+            route=self.route,
+            hold_seconds=self.hold_seconds,
+            hold_connections=self.hold_connections,
+            retry=self.retry,
+            probe=self.probe,
+            notify=self.notify,
+            strict=self.strict,
+        )
+
+
+class AutoEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """`auto: true` of one file."""
+
+    owner: str
+    """Real path of the file."""
+    spec: AutoSpec
+
+
+class NamesEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """The one port of all names, and who wants it."""
+
+    port: _Port = msgspec.field(name="localPort")
+    """Called as the forwards' ports are, so that `kecs.client.ports` finds it."""
+    owners: list[str] = []
+    """Real paths of files; the empty one is a person."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -70,6 +143,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     version: int = VERSION
     forwards: list[Entry]
+    autos: list[AutoEntry] = []
+    names: NamesEntry | None = None
 
     def __post_init__(self) -> None:
         """Refuse forwards that cannot exist side by side."""
@@ -77,10 +152,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
             values = [getattr(entry, member) for entry in self.forwards]
             if len(set(values)) < len(values):
                 raise ValueError(f"two forwards have the same {member}")
+        owners = [auto.owner for auto in self.autos]
+        if len(set(owners)) < len(owners):
+            raise ValueError("two autos have the same owner")
 
 
-def load(paths: InstancePaths) -> tuple[list[Entry], list[str]]:
-    """Read `config.yaml`; return its forwards, and warnings for the person.
+def load(paths: InstancePaths) -> tuple[Config, list[str]]:
+    """Read `config.yaml`; return what it says, and warnings for the person.
 
     A file that cannot be understood is moved aside and named in a warning. Raises `KecsError` (exit 4) for
     a newer one, which stays where it is.
@@ -89,19 +167,19 @@ def load(paths: InstancePaths) -> tuple[list[Entry], list[str]]:
     try:
         document = files.read_yaml(path, version=VERSION)
         if document is None:
-            return [], []
+            return Config(forwards=[]), []
         try:
-            return msgspec.convert(document, Config).forwards, []
+            return msgspec.convert(document, Config), []
         except msgspec.ValidationError as error:
             raise files.Unreadable(path, str(error)) from error
     except files.Unreadable as error:
         aside = _move_aside(path)
-        return [], [f"`{path}` could not be read ({error.why}); it was moved to `{aside}`"]
+        return Config(forwards=[]), [f"`{path}` could not be read ({error.why}); it was moved to `{aside}`"]
 
 
-def save(paths: InstancePaths, entries: Iterable[Entry]) -> None:
+def save(paths: InstancePaths, config: Config) -> None:
     """Replace `config.yaml`. Raises `KecsError` when it cannot be written; the old one is then whole."""
-    files.write_yaml(paths.forwards_config, msgspec.to_builtins(Config(forwards=list(entries))))
+    files.write_yaml(paths.forwards_config, msgspec.to_builtins(config))
 
 
 def _move_aside(path: Path) -> Path:

@@ -5,12 +5,12 @@ One JSON object a line on `agent.sock`. `docs/reference/rpc.md` is generated fro
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from kecs.client.endpoints import Route
-from kecs.forward.spec import ForwardSpec, RouteChoice
+from kecs.forward.spec import AutoSpec, ForwardSpec, RouteChoice
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -44,6 +44,8 @@ class AgentStatus(Message, frozen=True, kw_only=True):
     """Resident bytes."""
     warnings: list[str] = []
     """What the person should know, e.g. that an unreadable file was moved aside."""
+    names_port: int | None = None
+    """The one port on which services answer by name; null when it is not open."""
 
 
 class Connections(Message, frozen=True, kw_only=True):
@@ -81,6 +83,13 @@ class EndpointRow(Message, frozen=True, kw_only=True):
     """It is a node's address: behind it Kubernetes chooses who takes a connection."""
 
 
+class ChosenTask(Message, frozen=True, kw_only=True):
+    """The task that a forward by tags, or one with `autoReconnect: false`, leads to."""
+
+    task_id: str
+    created_at: float
+
+
 class ForwardRow(Message, frozen=True, kw_only=True):
     """One row of `forward.list` (docs/design/contracts.md, section 3)."""
 
@@ -94,8 +103,8 @@ class ForwardRow(Message, frozen=True, kw_only=True):
     tags: dict[str, str]
     address: list[str]
     local_port: int
-    target_port: int
-    """Container port."""
+    target_port: int | str
+    """Container port; the name of the port mapping while only that is known."""
     protocol: str
     state: str
     """STARTING, ACTIVE, WAITING, FAILED or ENDED."""
@@ -109,6 +118,16 @@ class ForwardRow(Message, frozen=True, kw_only=True):
     bytes: Bytes
     last_error: LastError | None
     created_at: float
+    auto_reconnect: bool = True
+    """False: it ends with its task."""
+    owner: str | None = None
+    """Real path of the file that defines it; null: by hand."""
+    auto: bool = False
+    """Made by `auto: true` of that file."""
+    matched: int | None = None
+    """How many running tasks have its tags; null for a forward without tags."""
+    chosen: ChosenTask | None = None
+    """The task that was chosen; null while there is none, and for a service."""
 
 
 class StartRequest(Message, frozen=True, kw_only=True):
@@ -169,6 +188,84 @@ class ConnectionEvent(Message, frozen=True, kw_only=True):
     sent: int | None = None
     seconds: float | None = None
     row: ForwardRow | None = None
+
+
+class ApplyRequest(Message, frozen=True, kw_only=True):
+    """`forward.apply`: make the forwards of a file be what the file says, and touch no others."""
+
+    owner: str
+    """Real path of the file."""
+    forwards: list[ForwardSpec] = []
+    auto: AutoSpec | None = None
+    names: bool = False
+    """Services shall answer by name."""
+    dry_run: bool = False
+    """Answer the plan, and change nothing."""
+    wait: float | None = None
+    """Seconds to wait until all serve; None returns when the ports listen."""
+
+
+class Step(Message, frozen=True, kw_only=True):
+    """What a plan does with one forward: starts it, changes it, keeps it, or stops it."""
+
+    sign: Literal["+", "~", "=", "-"]
+    name: str
+    target: str
+    """`prod/web:80`."""
+    changes: list[str] = []
+    """What a `~` changes: `localPort 8080 -> 8081`."""
+    forward: ForwardRow | None = None
+    """As it is now; null for a `+` of a dry run, and for a `-` the row as it was."""
+
+
+class ApplyReply(Message, frozen=True, kw_only=True):
+    """Reply of `forward.apply`: the plan, in the order of the file, and stopped forwards last."""
+
+    steps: list[Step]
+    names_port: int | None = None
+    warnings: list[str] = []
+    """Notes for standard error."""
+
+
+class DownRequest(Message, frozen=True, kw_only=True):
+    """`forward.down`: stop all forwards of a file, and its `auto` and `names`."""
+
+    owner: str
+    """Real path of the file; it need not exist any more."""
+
+
+class ForwardsChanged(Message, frozen=True, kw_only=True):
+    """What `forward.subscribe` streams: forwards that are new or other than before, and ids that are gone."""
+
+    forwards: list[ForwardRow] = []
+    removed: list[str] = []
+
+
+class ForwardEvent(Message, frozen=True, kw_only=True):
+    """One thing that happened to a forward."""
+
+    time: float
+    kind: str
+    """`state`, `endpoint` or `refused`."""
+    text: str
+
+
+class HistoryReply(Message, frozen=True, kw_only=True):
+    """Reply of `forward.history`: the last events, oldest first, since the agent started."""
+
+    events: list[ForwardEvent]
+
+
+class NamesRequest(Message, frozen=True, kw_only=True):
+    """`names.open` and `names.close`: for a file, or (empty) for a person."""
+
+    owner: str = ""
+
+
+class NamesReply(Message, frozen=True, kw_only=True):
+    """Reply of `names.open` and `names.close`: the port, null when it is closed."""
+
+    port: int | None
 
 
 class Failure(Message, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ looks like.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -37,8 +37,50 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
     region: str | None = None
 
     def __str__(self) -> str:
-        """`prod/web`, or `prod/0123abcd…` for a task."""
-        return f"{self.cluster}/{self.service or self.task or '*'}"
+        """`prod/web`, `prod/0123abcd…` for a task, `prod/Env=dev,Part=worker` by tags."""
+        return f"{self.cluster}/{self.service or self.task or tags_text(self.tags) or '*'}"
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How a forward that cannot listen tries again: `initial`, `initial * factor`, … up to `max` seconds."""
+
+    initial: float = 0.5
+    """Seconds before the first retry. A holder of a port often is a process that restarts: try soon."""
+    factor: float = 2.0
+    max: float = 15.0
+    """Seconds; no delay is longer."""
+    jitter: float = 0.2
+    """Each delay is shortened by up to this part of itself, so that many do not try again together."""
+    attempts: int = 0
+    """Retries until it gives up; 0: for ever."""
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """How the agent asks a task whether it can serve; one that fails leaves the balance until it succeeds."""
+
+    type: Literal["tcp", "http"] = "tcp"
+    path: str = "/"
+    """What an `http` probe gets; any answer below 400 is a success."""
+    interval: float = 5.0
+    """Seconds between two probes of a task."""
+    timeout: float = 2.0
+    """Seconds for one probe."""
+    failures: int = 3
+    """So many in a row take a task out."""
+
+
+class Notify(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """Who is told that a forward reconnects, is back, or has failed; nobody by default."""
+
+    desktop: bool = False
+    command: list[str] = []
+    """A program and its arguments; it gets the event as JSON on standard input."""
+    webhook: str | None = None
+    """An `http` or `https` URL; the event is posted to it as JSON."""
+
+    def __bool__(self) -> bool:
+        """Tell whether anybody is told."""
+        return self.desktop or bool(self.command) or self.webhook is not None
 
 
 class ForwardSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -55,6 +97,25 @@ class ForwardSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     route: RouteChoice = "auto"
     hold_seconds: float = HOLD_SECONDS
     hold_connections: int = HOLD_CONNECTIONS
+    retry: Retry = Retry()
+    probe: Probe | None = None
+    notify: Notify | None = None
+    strict: bool = False
+    """More than one task with the tags is an error instead of the newest one."""
+
+
+class AutoSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """`auto: true` of a file: a forward for each public service of these clusters, as it appears."""
+
+    clusters: list[str]
+    region: str | None = None
+    address: list[str] = []
+    route: RouteChoice = "auto"
+    hold_seconds: float = HOLD_SECONDS
+    hold_connections: int = HOLD_CONNECTIONS
+    retry: Retry = Retry()
+    probe: Probe | None = None
+    notify: Notify | None = None
 
 
 class Ports(NamedTuple):
@@ -140,6 +201,11 @@ def parse_ports(text: str) -> Ports:
     if not target:
         raise TargetSyntaxError(f"`{text}` names no target port: {_PORTS_SHAPE}")
     return Ports(parse_local_port(local) if local else None, parse_target_port(target))
+
+
+def tags_text(tags: Mapping[str, str]) -> str:
+    """`Environment=dev,Component=worker`."""
+    return ",".join(f"{key}={value}" for key, value in tags.items())
 
 
 def check_name(name: str) -> str:
