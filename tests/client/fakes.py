@@ -171,4 +171,9 @@ def row(**members: object) -> dict[str, object]:
         "bytes": {"in": 1200, "out": 34_000_000},
         "lastError": None,
         "createdAt": 1.0,
+        "autoReconnect": True,
+        "owner": None,
+        "auto": False,
+        "matched": None,
+        "chosen": None,
     } | members
