@@ -10,7 +10,7 @@ import threading
 import pytest
 from tests.client.fakes import row, until
 
-from kecs.cli.forward_start import specs
+from kecs.cli.forward_typed import specs
 from kecs.client import instance as instances
 from kecs.client import launch
 from kecs.client.rpc_types import ForwardRow

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from kecs import __version__
 from kecs.cli import output as out
 from kecs.cli.commands import command, pass_session, rows_option
+from kecs.cli.forward_row import Row, chosen, local, target
 from kecs.cli.session import Session
 from kecs.client.agent import AgentClient, NotRunning, WentAway
 
-Row = dict[str, Any]
-
 
 @command("list")
+@click.option(
+    "--watch", is_flag=True, help="Stay, and show changes as they come: a table on a terminal, else lines."
+)
 @rows_option("wide", "json", "yaml")
 @pass_session
-def list_forwards(session: Session, output: str | None) -> None:
+def list_forwards(session: Session, watch: bool, output: str | None) -> None:
     """List the forwards: state and why, connections, and with `-o wide` endpoints, route and last error.
 
-    On a stopped instance the list is empty, and nothing is started.
+    On a stopped instance the list is empty, and nothing is started. With `--watch -o json` each line is an
+    object of `forwards` that are new or have changed and of ids that were `removed`; the first has them all.
     """
+    if watch:
+        from kecs.cli import forward_live
+
+        forward_live.show(session, output)
+        return
     answer = ask(session)
     rows: list[Row] = answer["forwards"]
     for warning in answer.get("warnings", ()):
@@ -72,45 +82,36 @@ def ask_slowly(session: Session) -> Any:
 
 def print_rows(rows: list[Row], *, wide: bool) -> None:
     """Print the table of forwards."""
-    header = ["NAME", "STATE", "LOCAL", "TARGET", "OPEN", "TOTAL", "HELD", "REASON"]
+    out.table(header(wide=wide), [cells(row, wide=wide) for row in rows])
+
+
+def header(*, wide: bool) -> list[str]:
+    """Return the names of the columns."""
+    names = ["NAME", "STATE", "LOCAL", "TARGET", "OPEN", "TOTAL", "HELD", "REASON"]
     if wide:
-        header[7:7] = ["ID", "ROUTE", "ENDPOINTS", "IN", "OUT", "REGION", "LAST ERROR"]
-    out.table(header, [_cells(row, wide=wide) for row in rows])
+        names[7:7] = ["ID", "ROUTE", "ENDPOINTS", "CHOSEN", "IN", "OUT", "REGION", "OWNER", "LAST ERROR"]
+    return names
 
 
-def local(row: Row) -> str:
-    """Return where the forward listens: `127.0.0.1:8080`."""
-    return host_port(row["address"], row["localPort"])
-
-
-def host_port(addresses: list[str], port: int) -> str:
-    """Return an address to connect to: of several, one that is not ::1."""
-    address = next((one for one in addresses if one != "::1"), addresses[0] if addresses else "127.0.0.1")
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def target(row: Row) -> str:
-    """Return what the forward leads to: `prod/web:80`, or `prod/0123abcd:80` for a task."""
-    what = row["service"] or (row["taskId"] or "*")[:8]
-    return f"{row['cluster']}/{what}:{row['targetPort']}"
-
-
-def _cells(row: Row, *, wide: bool) -> list[str]:
+def cells(row: Row, *, wide: bool) -> list[str]:
+    """Return the row of the table."""
     counts = row["connections"]
-    cells = [row["name"], row["state"], local(row), target(row)]
-    cells += [str(counts["open"]), str(counts["total"]), str(counts["held"])]
+    found = [row["name"], row["state"], local(row), target(row)]
+    found += [str(counts["open"]), str(counts["total"]), str(counts["held"])]
     if wide:
         error = row["lastError"]
-        cells += [
+        found += [
             row["id"],
             _route(row),
             ", ".join(_endpoint(endpoint) for endpoint in row["endpoints"]) or "-",
+            chosen(row) or "-",
             out.size(row["bytes"]["in"]),
             out.size(row["bytes"]["out"]),
             row["region"],
+            row.get("owner") or "-",
             f"{out.clean(error['message'])} ({out.ago(error['time'])} ago)" if error else "-",
         ]
-    return [*cells, out.clean(row["reason"] or "-")]
+    return [*found, out.clean(row["reason"] or "-")]
 
 
 def _route(row: Row) -> str:

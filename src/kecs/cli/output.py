@@ -47,6 +47,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
+def colour(text: str) -> str | None:
+    """Return the colour of a known state; None for any other text."""
+    return _COLOURS.get(text)
+
+
 def document(value: Any, how: str) -> None:
     """Print plain data as `json` or `yaml`."""
     if how == "json":

@@ -73,7 +73,7 @@ def join(answer: Ps, rows: list[dict[str, Any]]) -> Ps:
 
 def local(row: dict[str, Any]) -> str:
     """Return where a forward listens."""
-    from kecs.cli.forward_list import host_port
+    from kecs.cli.forward_row import host_port
 
     return host_port(row["address"], row["localPort"])
 

@@ -133,6 +133,39 @@ class AgentClient:
         reply: rpc.ForwardRow = self.call("forward.get", rpc_types.GetRequest(forward=forward))
         return reply
 
+    def apply(self, request: rpc.ApplyRequest) -> rpc.ApplyReply:
+        """Make the forwards of a file be what it says; as `start`, it waits as long as the request says."""
+        reply: rpc.ApplyReply = self.call("forward.apply", request, self.timeout + (request.wait or 0.0))
+        return reply
+
+    def down(self, owner: str) -> rpc.ForwardRows:
+        """Stop all that the file of this real path defined; return the forwards that were stopped."""
+        from kecs.client import rpc_types
+
+        reply: rpc.ForwardRows = self.call("forward.down", rpc_types.DownRequest(owner=owner))
+        return reply
+
+    def history(self, forward: str) -> rpc.HistoryReply:
+        """Return what happened to one forward, by id or name, since the agent started."""
+        from kecs.client import rpc_types
+
+        reply: rpc.HistoryReply = self.call("forward.history", rpc_types.GetRequest(forward=forward))
+        return reply
+
+    def open_names(self, owner: str = "") -> int | None:
+        """Let services answer by name, for a file or for a person; return the port."""
+        return self._names("names.open", owner)
+
+    def close_names(self, owner: str = "") -> int | None:
+        """Take that wish back; return the port while others still wish it."""
+        return self._names("names.close", owner)
+
+    def _names(self, method: str, owner: str) -> int | None:
+        from kecs.client import rpc_types
+
+        reply: rpc.NamesReply = self.call(method, rpc_types.NamesRequest(owner=owner))
+        return reply.port
+
     def shutdown(self) -> None:
         """Tell the agent to leave; it may be gone before it answers."""
         try:
@@ -152,6 +185,15 @@ class AgentClient:
             message = self._receive(None)
             if message.get("method") == "forward.event":
                 yield msgspec.convert(message.get("params"), rpc_types.ConnectionEvent)
+
+    def subscribe(self) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
+        """Yield all forwards as plain rows, then (rows that are new or other, ids that are gone) for ever."""
+        yield self.ask("forward.subscribe")["forwards"], []
+        while True:
+            message = self._receive(None)
+            if message.get("method") == "forward.changed":
+                params = message.get("params") or {}
+                yield params.get("forwards", []), params.get("removed", [])
 
     def _send(self, data: bytes, end: float) -> None:
         self.connect()

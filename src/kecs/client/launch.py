@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from kecs import files
 from kecs.client import instance as instances
@@ -25,6 +25,7 @@ from kecs.client.controlplane import ControlPlaneClient
 from kecs.errors import ExitCode, KecsError
 from kecs.paths import InstancePaths
 
+T = TypeVar("T")
 Daemon = Literal["agent", "controlplane"]
 LIMIT = 15.0
 """Seconds until a daemon has to be ready. It takes 1 s; a slow disk or a database to migrate take longer."""
@@ -124,6 +125,19 @@ def connect_agent(paths: InstancePaths, note: Callable[[str], None] = quiet) -> 
     raise KecsError(
         "the agent ends as soon as it has started", f"see `{paths.agent_log}`", ExitCode.UNREACHABLE
     )
+
+
+def ask_agent(paths: InstancePaths, note: Callable[[str], None], ask: Callable[[AgentClient], T]) -> T:
+    """Return what `ask` returns; ask once more when the agent died meanwhile.
+
+    For what may be asked twice: the same forward again is the same forward. Raises as `connect_agent`.
+    """
+    try:
+        with connect_agent(paths, note) as agent:
+            return ask(agent)
+    except WentAway:
+        with connect_agent(paths, note) as agent:
+            return ask(agent)
 
 
 def replace_other_version(client: AgentClient, version: str, note: Callable[[str], None]) -> bool:

@@ -1,0 +1,164 @@
+"""`kecs port-forward list --watch`: the forwards as they change, until Ctrl-C.
+
+On a terminal a table that is drawn anew at each change; elsewhere a line for each change, or with `-o json`
+and `-o yaml` an object. It follows the instance through restarts of the agent, and starts none that a person
+stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kecs.cli import forward_list, forward_row
+from kecs.cli import output as out
+from kecs.cli.forward_row import Row
+from kecs.cli.session import Session
+from kecs.errors import ExitCode, KecsError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Change = tuple[list[Row], list[str]]
+"""Rows that are new or other than before, and ids that are gone."""
+
+
+_STYLES = {"green": "green", "yellow": "yellow", "red": "red", "faint": "dim"}
+
+
+class Screen(Protocol):
+    """Where changes are shown."""
+
+    def show(self, rows: dict[str, Row], changed: list[Row], gone: list[Row]) -> None:
+        """Show a change; `rows` are all forwards of now, by id."""
+
+
+def show(session: Session, output: str | None) -> None:
+    """Show the forwards until Ctrl-C. Raises `KecsError` (exit 5) when the instance is stopped meanwhile."""
+    rows: dict[str, Row] = {}
+    with screen(output) as shown:
+        for changed, removed in changes(session):
+            gone = [rows.pop(identity) for identity in removed if identity in rows]
+            rows |= {row["id"]: row for row in changed}
+            shown.show(rows, changed, gone)
+
+
+def changes(session: Session) -> Iterator[Change]:
+    """Yield changes for ever; after the agent came back, what differs from before."""
+    from kecs.client import launch
+    from kecs.client.agent import WentAway
+
+    known: dict[str, Row] = {}
+    first = True
+    while True:
+        _require(session)
+        try:
+            with launch.connect_agent(session.paths, session.note) as agent:
+                whole = True
+                for rows, removed in agent.subscribe():
+                    if whole:
+                        there = {row["id"] for row in rows}
+                        removed = [identity for identity in known if identity not in there]  # noqa: PLW2901
+                        rows = [row for row in rows if known.get(row["id"]) != row]  # noqa: PLW2901
+                    known = {key: row for key, row in known.items() if key not in removed}
+                    known |= {row["id"]: row for row in rows}
+                    if first or rows or removed:
+                        yield rows, removed
+                    whole = first = False
+        except WentAway:
+            continue  # it died, or is being replaced: it comes back with the same forwards
+
+
+@contextmanager
+def screen(output: str | None) -> Iterator[Screen]:
+    """Give where `output` is shown: a terminal that can has a table, everything else gets lines."""
+    if output in ("json", "yaml"):
+        yield _Documents(output)
+    elif sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        table = _Table(wide=output == "wide")
+        with table.live:
+            yield table
+    else:
+        yield _Lines()
+
+
+class _Documents:
+    """An object a change: JSON in one line, or a YAML document."""
+
+    def __init__(self, how: str) -> None:
+        self._how = how
+
+    def show(self, rows: dict[str, Row], changed: list[Row], gone: list[Row]) -> None:  # noqa: ARG002
+        value: dict[str, Any] = {"forwards": changed, "removed": [row["id"] for row in gone]}
+        if self._how == "json":
+            out.line(json.dumps(value, ensure_ascii=False))
+        else:
+            out.line("---")
+            out.document(value, "yaml")
+            sys.stdout.flush()
+
+
+class _Lines:
+    """A line for each forward that changed in what people look at: not for each connection."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[object, ...]] = {}
+
+    def show(self, rows: dict[str, Row], changed: list[Row], gone: list[Row]) -> None:  # noqa: ARG002
+        clock = time.strftime("%H:%M:%S")
+        for row in changed:
+            seen = (row["state"], row["reason"], row["address"], row["localPort"], row.get("chosen"))
+            if self._before.get(row["id"]) != seen:
+                out.line(f"{clock}  {forward_row.line(row)}")
+            self._before[row["id"]] = seen
+        for row in gone:
+            self._before.pop(row["id"], None)
+            out.line(f"{clock}  {row['name']}  stopped")
+
+
+class _Table:
+    """A table at the foot of the terminal, drawn anew at each change and once a second, as ages grow."""
+
+    def __init__(self, *, wide: bool) -> None:
+        from rich.live import Live
+
+        self._wide = wide
+        self._rows: dict[str, Row] = {}
+        self.live = Live(get_renderable=self._table, refresh_per_second=1, vertical_overflow="ellipsis")
+
+    def show(self, rows: dict[str, Row], changed: list[Row], gone: list[Row]) -> None:  # noqa: ARG002
+        self._rows = dict(rows)  # another one each time: Rich's thread draws from it
+        self.live.refresh()
+
+    def _table(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in forward_list.header(wide=self._wide):
+            table.add_column(name, no_wrap=name != "REASON", overflow="fold")
+        ordered = sorted(self._rows.values(), key=lambda row: row["createdAt"])
+        for row in ordered:
+            # `Text`, so that brackets in a reason are not taken for markup.
+            cells = forward_list.cells(row, wide=self._wide)
+            table.add_row(*(Text(cell, _STYLES.get(out.colour(cell) or "", "")) for cell in cells))
+        if not ordered:
+            table.add_row(Text("there is no port forward", "dim"))
+        return table
+
+
+def _require(session: Session) -> None:
+    """Raise when the agent is not wanted: watching starts nothing that a person stopped."""
+    from kecs.client import launch
+
+    if launch.require_running(session.paths).agent == "stopped":
+        raise KecsError(
+            "the agent is stopped",
+            f"start it by {session.command('port-forward agent restart')}",
+            ExitCode.UNREACHABLE,
+        )

@@ -1,0 +1,64 @@
+"""How a forward is written in a line or a cell, from the plain JSON of a `ForwardRow`, which is quick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kecs.cli import output as out
+
+Row = dict[str, Any]
+
+
+def line(row: Row) -> str:
+    """Return `NAME  http://127.0.0.1:PORT -> prod/web:80  STATE` (docs/design/contracts.md, 3).
+
+    Behind it stand the reason of a state that is not ACTIVE, and the task that was chosen by tags.
+    """
+    return f"{row['name']}  {url(row)} -> {target(row)}  {state(row)}"
+
+
+def state(row: Row) -> str:
+    """Return the state, why it is not ACTIVE, and the chosen task."""
+    notes = [out.clean(row["reason"])] if row["reason"] and row["state"] != "ACTIVE" else []
+    if text := chosen(row):
+        notes.append(text)
+    return str(row["state"]) + (f" ({'; '.join(notes)})" if notes else "")
+
+
+def chosen(row: Row) -> str:
+    """Return `task 0123abcd, 5m old, the newest of 3`; empty without a task that was chosen."""
+    one, matched = row.get("chosen"), row.get("matched")
+    if not one:
+        return ""
+    text = f"task {one['taskId'][:8]}, {out.ago(one['createdAt'])} old"
+    if matched is None:
+        return text
+    return f"{text}, {f'the newest of {matched}' if matched > 1 else 'the only match'}"
+
+
+def url(row: Row) -> str:
+    """Return where a browser or curl finds the forward."""
+    return f"http://{local(row)}"
+
+
+def local(row: Row) -> str:
+    """Return where the forward listens: `127.0.0.1:8080`."""
+    return host_port(row["address"], row["localPort"])
+
+
+def host_port(addresses: list[str], port: int) -> str:
+    """Return an address to connect to: of several, one that is not ::1."""
+    address = next((one for one in addresses if one != "::1"), addresses[0] if addresses else "127.0.0.1")
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def target(row: Row) -> str:
+    """Return what the forward leads to: `prod/web:80`, `prod/0123abcd:80`, `prod/Env=dev,Part=worker:80`."""
+    tags = ",".join(f"{key}={value}" for key, value in row["tags"].items())
+    what = row["service"] or tags or (row["taskId"] or "*")[:8]
+    return out.clean(f"{row['cluster']}/{what}:{row['targetPort']}")
+
+
+def names(port: int) -> str:
+    """Return the line that says where services answer by name."""
+    return f"services answer by name too: http://SERVICE.CLUSTER.localhost:{port}/"
