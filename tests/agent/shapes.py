@@ -35,9 +35,14 @@ def port(
     )
 
 
-def task(task_id=A, *ports, status="RUNNING", reason=None):
+def task(task_id=A, *ports, status="RUNNING", reason=None, created_at=1.0, **tags):
     return EndpointTask(
-        task_id=task_id, created_at=1.0, tags={}, last_status=status, stopped_reason=reason, ports=list(ports)
+        task_id=task_id,
+        created_at=created_at,
+        tags=tags,
+        last_status=status,
+        stopped_reason=reason,
+        ports=list(ports),
     )
 
 
@@ -94,6 +99,8 @@ def entry(**members):
     }
     if members.get("type") == "task":
         given |= {"service": None, "task_id": A, "name": "task-aaaaaaaa"}
+    if "tags" in members:
+        given |= {"type": "task", "service": None, "task_id": None, "name": "tagged"}
     return Entry(**(given | members))
 
 

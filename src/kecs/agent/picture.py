@@ -6,30 +6,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from kecs.agent.choice import Candidate, has_tags, is_alive, resolve_one
+from kecs.agent.resolution import Resolution, any_ready, condition, ports_text, why_ended
 from kecs.agent.routes import endpoints_of, matches
 from kecs.agent.state import Entry
-from kecs.client.endpoints import EndpointPort, EndpointsLine, EndpointTask, Target
-from kecs.client.rpc_types import EndpointRow
+from kecs.client.endpoints import EndpointsLine, EndpointTask, Target
+from kecs.client.rpc_types import ChosenTask
 from kecs.forward.machine import EndpointsReady, NoEndpoint, TargetGone
-from kecs.net.messages import Endpoint
 
 TargetKey = tuple[str, str, str | None, str | None]
 """(region, cluster, service, taskId) with one of the last two None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """What a forward leads to now."""
-
-    endpoints: tuple[Endpoint, ...]
-    """For the relay loop: ready ones and draining ones."""
-    rows: tuple[EndpointRow, ...]
-    """For people: those, and the ones that are not ready."""
-    verdict: EndpointsReady | NoEndpoint | TargetGone
-    """For the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +27,20 @@ class Changes:
     targets: frozenset[TargetKey]
     tasks: frozenset[str]
     """Tasks that such a target has or had."""
+    clusters: frozenset[tuple[str, str]] = field(init=False)
+    """(region, cluster) of those targets: a forward by tags may find its task in any of one."""
+
+    def __post_init__(self) -> None:
+        """Work out the clusters."""
+        object.__setattr__(self, "clusters", frozenset((region, name) for region, name, _, _ in self.targets))
 
     def concern(self, entry: Entry) -> bool:
         """Tell whether the forward's resolution may be another one now."""
-        if entry.type == "task":
-            return entry.task_id in self.tasks
-        return (entry.region, entry.cluster, entry.service, None) in self.targets
+        if entry.type == "service" and entry.task_id is None:
+            return (entry.region, entry.cluster, entry.service, None) in self.targets
+        if entry.tags or not entry.has_whole_task_id:
+            return (entry.region, entry.cluster) in self.clusters
+        return entry.task_id in self.tasks
 
 
 class Picture:
@@ -78,12 +74,38 @@ class Picture:
 
     def resolve(self, entry: Entry) -> Resolution:
         """Work out what `entry` leads to. Call it when there is a version."""
-        if entry.type == "task":
+        if entry.has_whole_task_id:
             return self._resolve_task(entry)
+        if entry.type == "task":
+            return self._resolve_tasks(entry)
         target = self._targets.get((entry.region, entry.cluster, entry.service, None))
         if target is None:
             return Resolution((), (), NoEndpoint(f"service {entry.target} does not exist"))
-        return _resolve_service(entry, target)
+        if entry.auto_reconnect:
+            return _resolve_service(entry, target)
+        return resolve_one(entry, [Candidate(target, task) for task in target.tasks])
+
+    def _resolve_tasks(self, entry: Entry) -> Resolution:
+        """Choose a task by its tags, or by the first digits of its id."""
+        here = self._in_cluster(entry)
+        if entry.tags:
+            return resolve_one(entry, [one for one in here if has_tags(one.task, entry.tags)])
+        found = [one for one in here if one.task.task_id.startswith(entry.task_id or "")]
+        if len(found) == 1:
+            return resolve_one(entry, found)
+        what = f"task {entry.task_id} does not exist"
+        if found:
+            what = f"{entry.task_id} begins the ids of {len(found)} tasks"
+        return Resolution((), (), NoEndpoint(what))
+
+    def _in_cluster(self, entry: Entry) -> list[Candidate]:
+        where = (entry.region, entry.cluster)
+        return [
+            Candidate(target, task)
+            for target in self._targets.values()
+            if (target.region, target.cluster) == where
+            for task in target.tasks
+        ]
 
     def _resolve_task(self, entry: Entry) -> Resolution:
         assert entry.task_id is not None
@@ -94,13 +116,21 @@ class Picture:
             return Resolution((), (), TargetGone(f"{name} is gone"))
         if task.last_status == "STOPPED":
             why = f": {task.stopped_reason}" if task.stopped_reason else ""
-            return Resolution((), (), TargetGone(f"{name} is STOPPED{why}"))
+            return Resolution((), (), TargetGone(f"{name} is STOPPED{why}"), ended=why_ended([task]))
+        chosen = matched = None
+        if entry.is_pinned:
+            chosen = ChosenTask(task_id=task.task_id, created_at=task.created_at)
+        if entry.tags:
+            here = self._in_cluster(entry)
+            matched = sum(has_tags(one.task, entry.tags) and is_alive(one.task) for one in here)
         if not target.public:
-            return Resolution((), (), NoEndpoint(f"assignPublicIp is off for {name}"))
+            why = f"assignPublicIp is off for {name}"
+            return Resolution((), (), NoEndpoint(why), chosen, matched)
         endpoints, rows = endpoints_of(entry, [task], alone=target.service is None)
-        if _any_ready(endpoints):
-            return Resolution(endpoints, rows, EndpointsReady())
-        return Resolution(endpoints, rows, NoEndpoint(f"{name} is {_condition(entry, task)}"))
+        verdict: EndpointsReady | NoEndpoint = EndpointsReady()
+        if not any_ready(endpoints):
+            verdict = NoEndpoint(f"{name} is {condition(entry, task)}")
+        return Resolution(endpoints, rows, verdict, chosen, matched)
 
     def _forget(self, key: TargetKey) -> set[str]:
         target = self._targets.pop(key, None)
@@ -126,39 +156,22 @@ def key_of(target: Target) -> TargetKey:
 
 
 def _resolve_service(entry: Entry, target: Target) -> Resolution:
+    ended = why_ended(target.tasks)
     if not target.public:
-        return Resolution((), (), NoEndpoint(f"assignPublicIp is off for service {entry.target}"))
+        why = f"assignPublicIp is off for service {entry.target}"
+        return Resolution((), (), NoEndpoint(why), ended=ended)
     tasks = [task for task in target.tasks if task.last_status != "STOPPED"]
     endpoints, rows = endpoints_of(entry, tasks, alone=False)
-    if _any_ready(endpoints):
-        return Resolution(endpoints, rows, EndpointsReady())
-    conditions = Counter(_condition(entry, task) for task in tasks)
+    if any_ready(endpoints):
+        return Resolution(endpoints, rows, EndpointsReady(), ended=ended)
+    conditions = Counter(condition(entry, task) for task in tasks)
     counted = ", ".join(f"{number} {condition}" for condition, number in sorted(conditions.items()))
     reason = f"no task of {entry.target} is ready ({counted or 'it has none'})"
     possible = [*target.ports, *(port for task in tasks for port in task.ports)]
     if possible and not any(matches(entry, port) for port in possible):
-        asked = entry.target_port_name or entry.target_port
-        known = ", ".join(sorted({str(port.container_port) for port in possible if port.protocol == "tcp"}))
-        reason = f"{entry.target} has no port {asked} any more" + (f" (it has {known})" if known else "")
-    return Resolution(endpoints, rows, NoEndpoint(reason))
-
-
-def _any_ready(endpoints: Iterable[Endpoint]) -> bool:
-    return any(not endpoint.draining for endpoint in endpoints)
-
-
-def _condition(entry: Entry, task: EndpointTask) -> str:
-    """Say why this task takes no connections: its status, that it does not listen, or no way to it."""
-    ports = list(_matching(entry, task))
-    if task.last_status != "RUNNING" or not ports:
-        return task.last_status
-    if ports[0].ready:
-        return f"RUNNING, without a {'' if entry.route == 'auto' else entry.route + ' '}route"
-    return f"RUNNING, not listening on {ports[0].container_port}"
-
-
-def _matching(entry: Entry, task: EndpointTask) -> Iterator[EndpointPort]:
-    return (port for port in task.ports if matches(entry, port))
+        known = ports_text(possible)
+        reason = f"{entry.target} has no port {entry.port} any more" + (f" (it has {known})" if known else "")
+    return Resolution(endpoints, rows, NoEndpoint(reason), ended=ended)
 
 
 def _is_draining(task: EndpointTask) -> bool:

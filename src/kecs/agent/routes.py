@@ -42,13 +42,14 @@ def endpoints_of(
     `alone`: it is one standalone task, so that its node port leads to nobody else.
     """
     ways = list(_ways(entry, tasks))
+    anyone = entry.type == "service" and entry.auto_reconnect  # whichever task Kubernetes chooses is right
     nodes: dict[tuple[str, int], list[_Way]] = {}
     endpoints: list[Endpoint] = []
     rows: list[EndpointRow] = []
     for way in ways:
         route = way.route
         if _by_a_node(way):
-            if (entry.type == "service" or alone) and entry.route != "tunnel":
+            if (anyone or alone) and entry.route != "tunnel":
                 nodes.setdefault((route.host or "", route.port), []).append(way)
         elif entry.route in ("auto", route.kind):
             rows.append(_row(way.task, route, [way]))
@@ -69,6 +70,11 @@ def id_of(row: EndpointRow) -> str:
     if row.task_id is None or row.by_node:
         return f"{_NODE}{row.route.host}:{row.route.port}"
     return row.task_id
+
+
+def is_node(endpoint: str) -> bool:
+    """Tell whether this is the id of a node's address, and no task's."""
+    return endpoint.startswith(_NODE)
 
 
 def kind_of(endpoint: Endpoint) -> str:

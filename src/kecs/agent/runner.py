@@ -19,7 +19,7 @@ from typing import Protocol
 import msgspec
 
 from kecs import log
-from kecs.agent.picture import Resolution
+from kecs.agent.resolution import Resolution
 from kecs.agent.routes import id_of, kind_of
 from kecs.agent.state import Entry
 from kecs.client.rpc_types import Bytes, ConnectionEvent, Connections, EndpointRow, ForwardRow, LastError

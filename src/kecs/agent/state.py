@@ -32,6 +32,8 @@ from kecs.forward.spec import (
 from kecs.paths import InstancePaths
 
 VERSION = 1
+TASK_ID_LENGTH = 32
+"""Digits of a task's id; fewer in an entry stand for a task that did not exist when it was asked for."""
 WRITE_EVERY = 1.0
 """Seconds between two writes of `state.yaml`."""
 
@@ -83,6 +85,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
             raise ValueError(f"the forward `{self.name}` names no {self.type}")
         if self.target_port is None and self.target_port_name is None:
             raise ValueError(f"the forward `{self.name}` names no target port")
+
+    @property
+    def has_whole_task_id(self) -> bool:
+        """Whether it is one task and no other: asked for by its whole id, or pinned."""
+        return self.task_id is not None and len(self.task_id) == TASK_ID_LENGTH
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the task is one that was chosen for it, and not named."""
+        return self.has_whole_task_id and (self.service is not None or bool(self.tags))
 
     @property
     def target(self) -> str:
