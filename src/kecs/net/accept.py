@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kecs.net import options
 from kecs.net.poller import IN
 
 if TYPE_CHECKING:
     from kecs.net.loop import RelayLoop
-    from kecs.net.served import Served
 
 _STREAM = int(socket.SOCK_STREAM)
 
@@ -33,12 +32,23 @@ _NETWORK = frozenset(
 """Errors that belong to the connection that was to be accepted: take the next (accept(2))."""
 
 
+class Takes(Protocol):
+    """Who takes the connections: a forward (`Served`), or the one port for all names (`Front`)."""
+
+    @property
+    def name(self) -> str:
+        """For reports."""
+
+    def accepted(self, sock: socket.SocketType, peer: object, /) -> None:
+        """Take a new connection; `peer` is the client's socket address."""
+
+
 class Accepting:
     """One listener."""
 
     __slots__ = ("burst", "closed", "family", "fd", "inherited", "last_turn", "loop", "served", "sock")
 
-    def __init__(self, loop: RelayLoop, served: Served, sock: socket.socket) -> None:
+    def __init__(self, loop: RelayLoop, served: Takes, sock: socket.socket) -> None:
         self.loop = loop
         self.served = served
         self.sock = sock

@@ -40,7 +40,16 @@ class Connection:
         self.tried: frozenset[Place] = NOTHING
         """Places that refused it since it was last held."""
         self.unsaid = b""
-        """What the client said to a place that turned out to have refused it; the next one gets it first."""
+        """What the client said to `kecs.net.front`, or to a place that turned out to have refused it: the
+        next place gets it first."""
+
+    def take_over(self, said: bytes) -> None:
+        """Go on with a client that is watched already and has said this much, to nobody who keeps it."""
+        self.unsaid = said
+        client = self.client
+        client.count = len(said)
+        client.stirred = True  # its last event may have brought more than was read
+        self.served.loop.ends[client.fd] = client
 
     def watch(self) -> None:
         """Have the client watched before it has a peer."""

@@ -17,6 +17,7 @@ import heapq
 import itertools
 import logging
 import resource
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -26,14 +27,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kecs.net import poller
 from kecs.net.bell import Bell
 from kecs.net.carrier import Pools
+from kecs.net.front import Front
 from kecs.net.messages import (
     Barrier,
     Carry,
     Close,
+    CloseFront,
     Died,
     Drained,
     FromLoop,
     Listen,
+    Names,
+    OpenFront,
     Query,
     Refused,
     Retire,
@@ -130,6 +135,7 @@ class RelayLoop:
         self._crowded = False
         """Several descriptors had something in this turn."""
         self._forwards: dict[str, Served] = {}
+        self._front = Front(self)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._put_off = 0
@@ -262,7 +268,7 @@ class RelayLoop:
                 message = self._inbox.popleft()
             except IndexError:
                 return
-            if isinstance(message, Listen):
+            if isinstance(message, Listen | OpenFront):
                 for sock in message.sockets:
                     sock.close()
             elif isinstance(message, Carry):
@@ -302,6 +308,23 @@ class RelayLoop:
 
     def _query(self, message: Query) -> None:
         self.say(Stats(message.token, {name: s.counters() for name, s in self._forwards.items()}))
+
+    def _open_front(self, message: OpenFront) -> None:
+        self._front.listen(message.sockets)
+
+    def _close_front(self, _message: CloseFront) -> None:
+        self._front.close()
+
+    def _name(self, message: Names) -> None:
+        self._front.names = message.forwards
+
+    def hand_over(self, forward: str, sock: socket.SocketType, peer: object, said: bytes) -> bool:
+        """Give a client that is watched and has said this much to a forward; False when there is none."""
+        served = self._forwards.get(forward)
+        if served is None or served.closing:
+            return False
+        served.handed(sock, peer, said)
+        return True
 
     def _watch(self, message: Watch) -> None:
         served = self._forwards.get(message.forward)
@@ -349,10 +372,14 @@ class RelayLoop:
 
     def freed(self, served: Served) -> None:
         """Note that a connection of `served` is being closed."""
-        if self._paused or self._hungry:
-            self.chores.append(self._resume)
+        self.unpause()
         if served.closing and not served.connections and self._forwards.get(served.name) is served:
             del self._forwards[served.name]
+
+    def unpause(self) -> None:
+        """Note that a descriptor is being closed."""
+        if self._paused or self._hungry:
+            self.chores.append(self._resume)
 
     def _resume(self) -> None:
         for served in list(self._hungry):
@@ -373,6 +400,9 @@ _HANDLERS: dict[type, Callable[[RelayLoop, Any], None]] = {
     Barrier: RelayLoop._barrier,  # noqa: SLF001
     Close: RelayLoop._close,  # noqa: SLF001
     Query: RelayLoop._query,  # noqa: SLF001
+    OpenFront: RelayLoop._open_front,  # noqa: SLF001
+    CloseFront: RelayLoop._close_front,  # noqa: SLF001
+    Names: RelayLoop._name,  # noqa: SLF001
     Watch: RelayLoop._watch,  # noqa: SLF001
     Stop: RelayLoop._stop,  # noqa: SLF001
     Carry: RelayLoop._carry,  # noqa: SLF001

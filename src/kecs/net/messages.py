@@ -7,6 +7,7 @@ owns them. Endpoints are plain addresses: the loop knows no ECS.
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,10 @@ class HoldLimits:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Take these bound, listening sockets and serve them; `forward` is the forward's id."""
+    """Take these bound, listening sockets and serve them; `forward` is the forward's id.
+
+    One without sockets is reached by names only (`Names`).
+    """
 
     forward: str
     sockets: tuple[socket.socket, ...]
@@ -84,6 +88,25 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenFront:
+    """Take these listening sockets as the one port for all names, beside those that it has."""
+
+    sockets: tuple[socket.socket, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFront:
+    """Close the one port for all names. Connections that came by it go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """From now on these hosts (in lower case, without port) lead to these forwards, by id, and no others."""
+
+    forwards: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """Report (or stop reporting) each connection of the forward as `Opened` and `Ended`."""
 
@@ -111,7 +134,20 @@ class Retire:
     name: str
 
 
-ToLoop = Listen | Snapshot | Barrier | Close | Query | Watch | Stop | Carry | Retire
+ToLoop = (
+    Listen
+    | Snapshot
+    | Barrier
+    | Close
+    | Query
+    | OpenFront
+    | CloseFront
+    | Names
+    | Watch
+    | Stop
+    | Carry
+    | Retire
+)
 
 # From the loop
 

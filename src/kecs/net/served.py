@@ -121,14 +121,23 @@ class Served:
 
     # The life of a connection
 
-    def accepted(self, sock: socket.SocketType, peer: Any) -> None:
+    def accepted(self, sock: socket.SocketType, peer: object) -> None:
         """Serve a new connection; `peer` is the client's socket address."""
+        self.serve(self._admit(sock, peer))
+
+    def handed(self, sock: socket.SocketType, peer: object, said: bytes) -> None:
+        """Serve a connection that came by a name; its client has said this much."""
+        connection = self._admit(sock, peer)
+        connection.take_over(said)
+        self.serve(connection)
+
+    def _admit(self, sock: socket.SocketType, peer: object) -> Connection:
         self.total += 1
         connection = Connection(self, sock, self.total, self.loop.now)
         self.connections.add(connection)
         if self.watched_from is not None:
             self.loop.say(Opened(self.name, connection.number, _text(peer)))
-        self.serve(connection)
+        return connection
 
     def serve(self, connection: Connection) -> None:
         """Dial for `connection`, or hold it, behind those that wait already."""
