@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 DEFAULT_CLUSTER = "default"
 HOLD_SECONDS = 30.0
@@ -44,14 +45,15 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_def
 class Retry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """How a forward that cannot listen tries again: `initial`, `initial * factor`, … up to `max` seconds."""
 
-    initial: float = 0.5
+    initial: Annotated[float, Meta(ge=0.1, le=3600)] = 0.5
     """Seconds before the first retry. A holder of a port often is a process that restarts: try soon."""
-    factor: float = 2.0
-    max: float = 15.0
+    factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
+    """Each delay is so many times the one before it."""
+    max: Annotated[float, Meta(ge=0.1, le=3600)] = 15.0
     """Seconds; no delay is longer."""
-    jitter: float = 0.2
+    jitter: Annotated[float, Meta(ge=0, le=0.9)] = 0.2
     """Each delay is shortened by up to this part of itself, so that many do not try again together."""
-    attempts: int = 0
+    attempts: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
     """Retries until it gives up; 0: for ever."""
 
 
@@ -59,23 +61,33 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     """How the agent asks a task whether it can serve; one that fails leaves the balance until it succeeds."""
 
     type: Literal["tcp", "http"] = "tcp"
-    path: str = "/"
+    """`tcp` connects, `http` gets a page."""
+    path: Annotated[str, Meta(pattern="^/[!-~]*$", extra={"words": "a path such as `/healthz`"})] = "/"
     """What an `http` probe gets; any answer below 400 is a success."""
-    interval: float = 5.0
+    interval: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
     """Seconds between two probes of a task."""
-    timeout: float = 2.0
+    timeout: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
     """Seconds for one probe."""
-    failures: int = 3
+    failures: Annotated[int, Meta(ge=1, le=1000)] = 3
     """So many in a row take a task out."""
+
+
+_Webhook = Annotated[
+    str,
+    Meta(
+        pattern="^https?://[^/ ]+[!-~]*$", extra={"words": "a URL that begins with `http://` or `https://`"}
+    ),
+]
 
 
 class Notify(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """Who is told that a forward reconnects, is back, or has failed; nobody by default."""
 
     desktop: bool = False
+    """By the desktop's own notifications."""
     command: list[str] = []
     """A program and its arguments; it gets the event as JSON on standard input."""
-    webhook: str | None = None
+    webhook: _Webhook | None = None
     """An `http` or `https` URL; the event is posted to it as JSON."""
 
     def __bool__(self) -> bool:
