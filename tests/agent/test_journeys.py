@@ -278,7 +278,9 @@ def test_the_log_of_a_forward_tells_its_life(running):
     assert [line["message"] for line in lines] == [
         f"started on port {row.local_port} for prod/web",
         "WAITING: the control plane has not told yet what it leads to",
+        "task aaaaaaaa is ready",
         "ACTIVE",
+        "task aaaaaaaa is gone",
         "WAITING: no task of prod/web is ready (it has none)",
         "ENDED: it was stopped",
         "stopped",

@@ -225,13 +225,14 @@ def test_the_log_keeps_what_a_person_asks_about(play):
             "started on port 20001 for prod/web",
             f"WAITING: {m.NEVER_HEARD}",
             "holding new connections",
+            "task aaaaaaaa is ready",
             "ACTIVE",
             "no connection is held any more",
             "connect failed: aaaaaaaa: Connection refused",
             "connect failed: new connections wait: too many",
         ]
         assert runner.row().last_error.time == 1001.0
-        assert runner._log.handlers[0].stream is None, "no descriptor is held"
+        assert runner._history._log.handlers[0].stream is None, "no descriptor is held"
 
     play(scene)
 

@@ -35,8 +35,6 @@ class Resolution:
     ended: Mapping[str, str] = field(default_factory=dict)
     """Task id -> why it is STOPPED, of those that could have been in here."""
     note: str | None = None
-    """What people should know although it serves."""
-    note: str | None = None
     """What a person should know although it serves; the reason of a forward that is ACTIVE."""
 
 

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import logging.handlers
 import random
 import socket
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from kecs import log
+from kecs.agent.history import History, moves
 from kecs.agent.resolution import Resolution
 from kecs.agent.routes import id_of, kind_of
 from kecs.agent.state import Entry
-from kecs.client.rpc_types import Bytes, ConnectionEvent, Connections, EndpointRow, ForwardRow, LastError
+from kecs.client.rpc_types import (
+    Bytes,
+    ConnectionEvent,
+    Connections,
+    EndpointRow,
+    ForwardEvent,
+    ForwardRow,
+    LastError,
+)
 from kecs.errors import KecsError
 from kecs.forward import machine as m
 from kecs.net import listener
@@ -41,8 +48,8 @@ from kecs.net.messages import (
     Watch,
 )
 
-LOG_BYTES = 1024 * 1024
-"""Size of a forward's log; one older file is kept beside it."""
+OnState = Callable[["Runner", m.State, m.State, str | None], None]
+"""Called with a forward, its state before and now, and the reason of now."""
 
 
 class Sends(Protocol):
@@ -73,24 +80,28 @@ class Runner:
         addresses: Sequence[str],
         log_file: Path,
         on_change: Callable[[Runner], None],
+        on_state: OnState | None = None,
         tunnels: KeepsTunnels | None = None,
     ) -> None:
-        """`addresses` are those that are really listened on; `on_change` is called after each change.
+        """`addresses` are those that are really listened on.
 
+        `on_change` is called after each change, `on_state` when the state or its reason is another one.
         Without `tunnels` it leads nowhere by one.
         """
         self.entry = entry
         self.addresses = list(addresses)
         self._relay = relay
         self._on_change = on_change
+        self._on_state = on_state
         self._tunnels = tunnels
         self._loop = asyncio.get_running_loop()
-        self._machine = m.ForwardMachine(random.random, ended=entry.ended)
+        self._machine = self._new_machine()
+        self._state = self._machine.state
+        """The one that was told last."""
         self._timer: asyncio.TimerHandle | None = None
         self._listening = False
-        self._endpoints: tuple[Endpoint, ...] = ()
         self._version = 0
-        self._rows: tuple[EndpointRow, ...] = ()
+        self._resolution = Resolution((), (), m.NoEndpoint(m.NEVER_HEARD))
         self._last_error: LastError | None = None
         self._refusals: dict[str, str] = {}
         """Endpoint id -> how the last connect to it failed."""
@@ -98,7 +109,7 @@ class Runner:
         self._counters = Counters()
         self._watchers: list[Callable[[ConnectionEvent], None]] = []
         self._waiters: list[asyncio.Future[None]] = []
-        self._log = _open_log(entry.name, log_file)
+        self._history = History(entry.name, log_file)
 
     @property
     def id(self) -> str:
@@ -118,20 +129,25 @@ class Runner:
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """What the relay loop may hold connections to: nothing while the forward does not listen."""
-        return self._endpoints if self._listening else ()
+        return self._resolution.endpoints if self._listening else ()
+
+    @property
+    def events(self) -> list[ForwardEvent]:
+        """What happened to it since the agent began, as much as is kept; oldest first."""
+        return list(self._history.events)
 
     # What happens to it
 
     def adopt(self, sockets: tuple[socket.socket, ...]) -> None:
         """Begin with sockets that are bound already."""
-        self._log.info("started on port %d for %s", self.entry.local_port, self.entry.target)
+        self._history.note("state", f"started on port {self.entry.local_port} for {self.entry.target}")
         self._listen(sockets)
         self.handle(m.Bound())
 
     def restore(self) -> None:
         """Begin by binding the port that the forward had before; one that ended stays so."""
         if self.state is m.State.STARTING:
-            self._log.info("restored on port %d for %s", self.entry.local_port, self.entry.target)
+            self._history.note("state", f"restored on port {self.entry.local_port} for {self.entry.target}")
             self.handle(m.Started())
 
     def retry(self) -> None:
@@ -139,19 +155,61 @@ class Runner:
         if self.state is m.State.FAILED:
             self.handle(m.RetryDue())
 
+    def become(self, entry: Entry, changes: Sequence[str]) -> None:
+        """Be `entry` from now on, on the same port; who calls it tells it what it leads to then."""
+        self._history.note("state", f"changed: {', '.join(changes)}")
+        limits = entry.hold_seconds, entry.hold_connections
+        if self._listening and limits != (self.entry.hold_seconds, self.entry.hold_connections):
+            self._relay.send(Listen(self.id, (), HoldLimits(*limits)))
+        self.entry = entry
+        self._on_change(self)
+
+    def leave_port(self) -> None:
+        """Listen no more; open connections go on. `renew` comes next."""
+        self._cancel_timer()
+        if self._listening:
+            self._relay.send(Close(self.id, connections=False))
+        self._listening = False
+
+    def renew(
+        self, entry: Entry, addresses: Sequence[str], sockets: tuple[socket.socket, ...] | None
+    ) -> None:
+        """Begin anew as `entry`, after `leave_port`; with bound `sockets`, or by binding when None."""
+        self.entry, self.addresses = entry, list(addresses)
+        self._machine = self._new_machine()
+        self._resolution = Resolution((), (), m.NoEndpoint(m.NEVER_HEARD))
+        if sockets is not None:
+            self.adopt(sockets)
+        else:
+            self.restore()
+
     def resolved(self, resolution: Resolution, version: int) -> None:
         """Take what the forward leads to as of `version` of the endpoints."""
-        moved = resolution.endpoints != self._endpoints
-        shown = resolution.rows != self._rows
-        self._endpoints, self._rows, self._version = resolution.endpoints, resolution.rows, version
+        last, self._resolution, self._version = self._resolution, resolution, version
+        # A task that was passed over and now leaves is told of, although that changes no endpoint: the relay
+        # loop then says anew when it has no connection any more (docs/design/contracts.md, 2).
+        moved = (resolution.endpoints, resolution.older) != (last.endpoints, last.older)
+        for text in moves(last, resolution):
+            self._history.note("endpoint", text)
+        self._pin(resolution)
         if moved:
             self._want_tunnels()
         if moved and self._listening:
-            self._relay.send(Snapshot(self.id, version, self._endpoints))
+            self._relay.send(Snapshot(self.id, version, resolution.endpoints))
         before = self.state, self.reason
         self.handle(resolution.verdict)
-        if shown and (self.state, self.reason) == before:
+        if _shown(resolution) != _shown(last) and (self.state, self.reason) == before:
             self._changed()
+
+    def _pin(self, resolution: Resolution) -> None:
+        """Keep to the first task that was chosen, where that is wanted."""
+        entry, chosen = self.entry, resolution.chosen
+        if chosen is None or entry.has_whole_task_id:
+            return
+        if not entry.auto_reconnect or entry.task_id is not None:
+            self.entry = msgspec.structs.replace(entry, task_id=chosen.task_id)
+            self._history.note("endpoint", f"it keeps to task {chosen.task_id[:8]} from now on")
+            self._on_change(self)
 
     def tunnels_changed(self) -> None:
         """Take that a tunnel works again, or fails for another reason."""
@@ -165,15 +223,13 @@ class Runner:
         """Close everything, for good."""
         self.handle(m.Stopped())
         self._want_tunnels()
-        self._log.info("stopped")
+        self._history.note("state", "stopped")
         self.close()
 
     def close(self) -> None:
         """Let go of the log and the timer; the forward itself is not changed."""
         self._cancel_timer()
-        for handler in self._log.handlers[:]:
-            self._log.removeHandler(handler)
-            handler.close()
+        self._history.close()
 
     def handle(self, event: m.Event) -> None:
         """Feed the machine, and perform what it asks for."""
@@ -189,7 +245,7 @@ class Runner:
                 case m.CancelRetry():
                     self._cancel_timer()
                 case m.Changed(state, reason):
-                    self._log_state(state, reason)
+                    self._note_state(state, reason)
                     self._changed()
 
     # What the relay loop says
@@ -199,16 +255,18 @@ class Runner:
         text = f"{_short(message.endpoint)}: {message.error}" if message.endpoint else message.error
         self._refusals[message.endpoint] = message.error
         self._last_error = LastError(message=text, time=message.time)
-        self._log.warning("connect failed: %s", text, extra={"endpoint": message.endpoint})
+        self._history.note(
+            "refused", f"connect failed: {text}", level=logging.WARNING, endpoint=message.endpoint
+        )
 
     def waiting(self, message: Waiting) -> None:
         """Take that connections are held, or no longer."""
         if message.held and self.state is not m.State.ACTIVE:
             self._holding = True
-            self._log.info("holding new connections")
+            self._history.note("held", "holding new connections")
         elif self._holding and not message.held:
             self._holding = False
-            self._log.info("no connection is held any more")
+            self._history.note("held", "no connection is held any more")
 
     def opened(self, message: Opened) -> None:
         """Take that a connection was accepted (while somebody watches)."""
@@ -279,8 +337,8 @@ class Runner:
             target_port=entry.target_port or entry.port,
             protocol=entry.protocol,
             state=self.state.value,
-            reason=self.reason if route is not None else self.reason or self._why_no_route(),
-            endpoints=[msgspec.structs.replace(row, open=opened.get(id_of(row), 0)) for row in self._rows],
+            reason=self.reason or self._resolution.note or (None if route else self._why_no_route()),
+            endpoints=self._shown_rows(opened),
             route=route,
             route_wanted=entry.route,
             connections=Connections(open=counted.open, total=counted.total, held=counted.held),
@@ -290,20 +348,27 @@ class Runner:
             auto_reconnect=entry.auto_reconnect,
             owner=entry.owner,
             auto=entry.auto,
+            matched=self._resolution.matched,
+            chosen=self._resolution.chosen,
         )
+
+    def _shown_rows(self, opened: Mapping[str, int]) -> list[EndpointRow]:
+        """Return the endpoints, but for tasks that were passed over and have no connection left."""
+        rows = [msgspec.structs.replace(row, open=opened.get(id_of(row), 0)) for row in self._resolution.rows]
+        return [row for row in rows if row.open or row.task_id not in self._resolution.older]
 
     def _route(self) -> str | None:
         """Return the kind of route that the next connection takes, as of the last counters."""
         taking = set(self._counters.taking)
-        kinds = {kind_of(endpoint) for endpoint in self._endpoints if endpoint.id in taking}
+        kinds = {kind_of(endpoint) for endpoint in self._resolution.endpoints if endpoint.id in taking}
         return kinds.pop() if len(kinds) == 1 else "mixed" if kinds else None
 
     def _why_no_route(self) -> str | None:
         """Say why new connections wait although there are tasks that take them."""
-        if self.state is not m.State.ACTIVE or not self._endpoints:
+        if self.state is not m.State.ACTIVE or not self._resolution.endpoints:
             return None
         errors: dict[str, str] = {}
-        for endpoint in self._endpoints:
+        for endpoint in self._resolution.endpoints:
             if not endpoint.draining and (error := self._error(endpoint)):
                 errors[kind_of(endpoint)] = error
         if not errors:
@@ -337,8 +402,8 @@ class Runner:
         self._relay.send(Listen(self.id, sockets, limits))
         self._listening = True
         self._want_tunnels()
-        if self._endpoints:
-            self._relay.send(Snapshot(self.id, self._version, self._endpoints))
+        if self._resolution.endpoints:
+            self._relay.send(Snapshot(self.id, self._version, self._resolution.endpoints))
         if self._watchers:
             self._relay.send(Watch(self.id, on=True))
 
@@ -370,32 +435,23 @@ class Runner:
         for tell in self._watchers[:]:
             tell(event)
 
-    def _log_state(self, state: m.State, reason: str | None) -> None:
+    def _note_state(self, state: m.State, reason: str | None) -> None:
         level = logging.WARNING if state is m.State.FAILED else logging.INFO
         text = f"{state.value}: {reason}" if reason else state.value
-        self._log.log(level, text, extra={"state": state.value, "reason": reason})
+        self._history.note("state", text, level=level, state=state.value, reason=reason)
+        before, self._state = self._state, state
+        if self._on_state is not None:
+            self._on_state(self, before, state, reason)
+
+    def _new_machine(self) -> m.ForwardMachine:
+        return m.ForwardMachine(random.random, ended=self.entry.ended)
+
+
+def _shown(resolution: Resolution) -> object:
+    """Return what people see of it, beside the machine's state and reason."""
+    return (resolution.rows, resolution.chosen, resolution.matched, resolution.older, resolution.note)
 
 
 def _short(endpoint: str) -> str:
     """Return the first 8 digits of a task's id, or a node's address."""
     return endpoint if "/" in endpoint else endpoint[:8]
-
-
-class _BriefHandler(logging.handlers.RotatingFileHandler):
-    """Holds no descriptor between two records: there may be 200 forwards, each with little to say."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Open, write, close."""
-        super().emit(record)
-        if self.stream is not None:
-            self.stream.close()
-            self.stream = None
-
-
-def _open_log(name: str, file: Path) -> logging.Logger:
-    """Return a logger of its own: one in the tree would be a child of another whose name it extends."""
-    logger = logging.Logger(f"forward.{name}", logging.INFO)  # noqa: LOG001 - see above
-    handler = _BriefHandler(file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True)
-    handler.setFormatter(log.JsonFormatter())
-    logger.addHandler(handler)
-    return logger
