@@ -50,7 +50,7 @@ CONTROL_PLANE: dict[tuple[str, str], tuple[Any, str]] = {
     ("GET", "/_kecs/ps"): (admin_types.Ps, "`kecs ps`; `?stopped=1` adds tasks that have stopped"),
     ("GET", "/_kecs/explain"): (
         admin_types.Explain,
-        "`kecs explain`; `?type=service\\|task&cluster=C&name=N[&region=R]`",
+        "`kecs explain`; `?type=service\\|task\\|tags&cluster=C&name=N[&region=R]`",
     ),
     ("GET", "/_kecs/logs"): (
         admin_types.LogLine,

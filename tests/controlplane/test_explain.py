@@ -14,7 +14,8 @@ from tests.controlplane.world import (
 )
 
 from kecs.controlplane.explain import explain_service, explain_task
-from kecs.ecs.model import Container, Node, NodePort, Service, TaskPort
+from kecs.controlplane.explain_tags import explain_tags
+from kecs.ecs.model import Container, Node, NodePort, Service, ServiceEvent, TaskPort
 from kecs.errors import ExitCode, KecsError
 
 
@@ -240,3 +241,95 @@ def test_what_stands_in_no_row_comes_right_after_the_standing():
         state_of(task_definition(), service()), REGION, "default", "web", troubles=lambda row: [row.name]
     )
     assert told.facts[1] == "web"
+
+
+def test_the_timeline_tells_of_events_deployments_and_tasks_oldest_first():
+    row = msgspec.structs.replace(
+        service(),
+        created_at=1.0,
+        events=[
+            ServiceEvent(id="3", created_at=30.0, message="(service web) has reached a steady state."),
+            ServiceEvent(id="2", created_at=20.0, message="(service web) has started 1 tasks: (task 1)."),
+        ],
+    )
+    began = msgspec.structs.replace(row.deployments[0], created_at=10.0)
+    one = task(
+        service="web",
+        status="STOPPED",
+        created_at=20.0,
+        started_at=21.0,
+        stopping_at=40.0,
+        stopped_at=41.0,
+        stopped_reason="scaled in",
+        containers=[Container(name="web", id="c", image="i", last_status="STOPPED", exit_code=3)],
+    )
+    told = service_of(task_definition(), msgspec.structs.replace(row, deployments=[began]), one)
+
+    name = f"task {one.id[:8]}"
+    assert [(event.time, event.source, event.text) for event in told.timeline] == [
+        (10.0, "service", f"deployment {began.id} of web:1 began"),
+        (20.0, name, "was made of web:1"),
+        (21.0, name, "is RUNNING"),
+        (30.0, "service", "has reached a steady state."),
+        (40.0, name, "is to stop: scaled in"),
+        (41.0, name, "has stopped: scaled in (web ended with exit code 3)"),
+    ]
+
+
+def test_a_long_timeline_ends_with_the_newest():
+    stopped = [task(service="web", status="STOPPED", created_at=float(at)) for at in range(100)]
+    told = service_of(task_definition(), service(), *stopped)
+    assert [event.time for event in told.timeline][:-1] == [float(at) for at in range(51, 100)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "helps"),
+    [
+        ("CannotPullContainerError: no such image", "may pull it"),
+        ("CannotStartContainerError: container web: no such file", "`entryPoint` and `command`"),
+        ("OutOfMemoryError: Container killed due to memory usage", "more `memory`"),
+    ],
+)
+def test_a_reason_has_its_advice_once(reason, helps):
+    ended = [Container(name="web", id="c", image="i", last_status="STOPPED", reason=reason)]
+    tasks = [task(service="web", status="STOPPED", containers=ended) for _ in range(2)]
+    told = service_of(task_definition(), service(), *tasks)
+    assert len([advice for advice in told.advice if helps in advice]) == 1
+
+
+def test_what_opens_a_port_is_told_apart():
+    assert service_of(task_definition(), service()).opens.startswith("`kecs port-forward start service")
+    assert service_of(task_definition(), service(network=PRIVATE)).opens is None
+
+
+WANTED = {"env": "dev", "app": "api"}
+
+
+def tagged(*rows, tags=None):
+    return explain_tags(state_of(*rows), REGION, "default", tags or WANTED)
+
+
+def test_tasks_by_tags_are_told_the_newest_first():
+    old, new = task(tags=WANTED, created_at=1.0), task(tags=WANTED | {"more": "1"}, created_at=2.0)
+    told = tagged(old, new, task(tags={"env": "dev"}))
+    assert told.facts[0] == (
+        f"2 tasks match, the newest first: {new.id[:8]} (RUNNING), {old.id[:8]} (RUNNING)"
+    )
+
+
+def test_tags_that_no_task_has_are_told_with_those_that_exist():
+    gone = task(tags=WANTED, status="STOPPED", stopped_reason="it was time", stopped_at=1.0)
+    told = tagged(gone, task(tags={"env": "prod"}))
+    assert told.facts[0] == "no task in the cluster default has the tags app=api, env=dev"
+    assert told.facts[1] == "the tasks there have these tags: env=prod"
+    assert "has stopped: it was time" in told.facts[2]
+    assert "--tags key=app,value=api key=env,value=dev" in told.advice[0]
+    assert "the 1 tasks there have no tags" in tagged(task()).facts
+    assert tagged().facts == ["no task in the cluster default has the tags app=api, env=dev"]
+
+
+def test_a_matching_task_that_no_forward_can_reach_is_told_so():
+    told = tagged(deaf(tags=WANTED, public=False))
+    assert any("does not listen on 80 (it listens on 3000)" in fact for fact in told.facts)
+    assert any("assignPublicIp is not ENABLED" in fact for fact in told.facts)
+    assert any("variable PORT" in advice for advice in told.advice)

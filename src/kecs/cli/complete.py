@@ -38,11 +38,20 @@ def forwards(ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
 
 def targets(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete `cluster/service` or `cluster/task`; what the command takes, or both."""
+    return _targets(ctx, ctx.info_name or "", incomplete)
+
+
+def explained(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete what `kecs explain` is told: a service, a task or a forward, as the word before it says."""
+    kind = ctx.params.get("kind") or ""
+    return forwards(ctx, param, incomplete) if kind == "forward" else _targets(ctx, kind, incomplete)
+
+
+def _targets(ctx: click.Context, kind: str, incomplete: str) -> list[CompletionItem]:
     with contextlib.suppress(KecsError):
         from kecs.client.controlplane import ControlPlaneClient
 
         answer = ControlPlaneClient(ctx.ensure_object(Session).paths, TIMEOUT).ps()
-        kind = ctx.info_name or ""
 
         def names() -> Iterator[str]:
             if kind != "task":

@@ -26,7 +26,7 @@ COMMANDS = {
     "list": Entry("kecs.cli.status:list_instances", "List the instances of this machine."),
     "ps": Entry("kecs.cli.ps:ps", "List services and tasks, and the forwards that reach them."),
     "logs": Entry("kecs.cli.logs:logs", "Print what tasks or daemons wrote."),
-    "explain": Entry("kecs.cli.explain:explain", "Explain a service or a task: why it is as it is."),
+    "explain": Entry("kecs.cli.explain:explain", "Explain a service, a task or a forward: why it is so."),
     "env": Entry("kecs.cli.env:env", "Print what a shell needs for boto3 and the AWS CLI."),
     "secrets": Entry("kecs.cli.secrets:secrets", "Keep the values of secrets for task definitions."),
     "port-forward": Entry(

@@ -131,8 +131,18 @@ class Ps(Message, frozen=True, kw_only=True):
     tasks: list[PsTask]
 
 
+class ExplainEvent(Message, frozen=True, kw_only=True):
+    """One line of a timeline: something that happened."""
+
+    time: float
+    """Epoch seconds."""
+    source: str
+    """To what it happened: `service`, `task 0123abcd`, `forward NAME`."""
+    text: str
+
+
 class Explain(Message, frozen=True, kw_only=True):
-    """`GET /_kecs/explain?type=service|task&cluster=C&name=N[&region=R]`."""
+    """`GET /_kecs/explain?type=service|task|tags&cluster=C&name=N[&region=R]`; for tags, `name` is JSON."""
 
     title: str
     facts: list[str]
@@ -141,6 +151,15 @@ class Explain(Message, frozen=True, kw_only=True):
     """Settings that are stored but do nothing here, with the reason."""
     advice: list[str]
     """What to do next, with commands."""
+    timeline: list[ExplainEvent] = []
+    """What happened, oldest first; the command line adds what happened to forwards."""
+    opens: str | None = None
+    """What opens a port to it; null when nothing can."""
+    region: str = ""
+    cluster: str = ""
+    service: str | None = None
+    """Its name, or the name of the task's service."""
+    task_id: str | None = None
 
 
 class StopProgress(Message, frozen=True, kw_only=True):

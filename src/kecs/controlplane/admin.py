@@ -17,6 +17,7 @@ import msgspec
 from kecs import aio
 from kecs.client.admin_types import Refusal, Status, StopProgress
 from kecs.controlplane.explain import explain_service, explain_task
+from kecs.controlplane.explain_tags import explain_tags
 from kecs.controlplane.hub import Hub
 from kecs.controlplane.ps import ps
 from kecs.controlplane.task_logs import TaskLogs
@@ -151,12 +152,22 @@ class _Admin:
     async def _explain(self, request: Request) -> Answer:
         kinds = {"service": explain_service, "task": explain_task}
         kind = request.required("type")
+        if kind == "tags":
+            return self._explain_tags(request)
         if kind not in kinds:
             raise KecsError(f"`{kind}` cannot be explained", "name a `service` or a `task`", ExitCode.USAGE)
         region = request.query.get("region") or self._it.region
         cluster, name = request.required("cluster"), request.required("name")
         runtime = self._it.status().runtime
         return kinds[kind](self._it.state, region, cluster, name, self._it.troubles, runtime=runtime)
+
+    def _explain_tags(self, request: Request) -> Answer:
+        try:
+            tags = msgspec.json.decode(request.required("name"), type=dict[str, str])
+        except msgspec.DecodeError as error:
+            raise KecsError(f"`name` is no object of tags: {error}", None, ExitCode.USAGE) from error
+        region = request.query.get("region") or self._it.region
+        return explain_tags(self._it.state, region, request.required("cluster"), tags)
 
     async def _logs(self, request: Request) -> Answer:
         return self._it.logs.lines(

@@ -1,0 +1,216 @@
+"""What `kecs explain forward` says, from what is known of the forward and of where it leads. Pure.
+
+`kecs.client.explain` gathers; in here the sentences are made. The first fact is why it serves or does not,
+the advice is what to do about it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kecs.client.admin_types import Explain, ExplainEvent
+from kecs.errors import ExitCode, KecsError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forward:
+    """A forward as the agent's list or its `config.yaml` tells of it."""
+
+    id: str
+    name: str
+    type: str
+    region: str
+    cluster: str
+    service: str | None = None
+    task_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    address: str = "127.0.0.1"
+    local_port: int
+    target_port: int | str | None = None
+    owner: str | None = None
+    state: str | None = None
+    """None: the agent does not tell."""
+    reason: str | None = None
+    matched: int | None = None
+    chosen: str | None = None
+    """Id of the task that new connections go to, of those that match its tags."""
+    endpoints: tuple[str, ...] = ()
+    """Ids of the tasks that it leads to now."""
+    refused: str | None = None
+    """How the last connect failed that did."""
+    refused_at: float = 0.0
+    created_at: float = 0.0
+
+    @property
+    def target(self) -> str:
+        """`prod/web:80`, `prod/0123abcd:80`, or the tags instead."""
+        words = ",".join(f"{key}={value}" for key, value in sorted(self.tags.items()))
+        where = self.service or words or (self.task_id or "")[:8]
+        return f"{self.cluster}/{where}" + (f":{self.target_port}" if self.target_port else "")
+
+    @property
+    def url(self) -> str:
+        """Where a client connects."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"http://{host}:{self.local_port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What stands around a forward."""
+
+    agent: KecsError | None = None
+    """Why the agent does not tell; None: it does."""
+    target: Explain | None = None
+    """What the control plane says of where it leads."""
+    missing: KecsError | None = None
+    """That it leads to what does not exist."""
+    controlplane: KecsError | None = None
+    """Why the control plane does not tell."""
+    events: tuple[ExplainEvent, ...] = ()
+    """Of its log."""
+
+
+def forward(row: Mapping[str, Any]) -> Forward:
+    """Read a row of the agent's list, or an entry of `config.yaml` (which has fewer members)."""
+    error = row.get("lastError") or {}
+    addresses = row.get("address") or ["127.0.0.1"]
+    ended = row.get("ended")
+    return Forward(
+        id=row["id"],
+        name=row["name"],
+        type=row["type"],
+        region=row["region"],
+        cluster=row["cluster"],
+        service=row.get("service"),
+        task_id=row.get("taskId"),
+        tags=row.get("tags") or {},
+        address="127.0.0.1" if addresses[0] == "0.0.0.0" else addresses[0],  # noqa: S104 - nothing is bound here
+        local_port=row["localPort"],
+        target_port=row.get("targetPort") or row.get("targetPortName"),
+        owner=row.get("owner"),
+        state=row.get("state") or ("ENDED" if ended else None),
+        reason=row.get("reason") or ended,
+        matched=row.get("matched"),
+        chosen=(row.get("chosen") or {}).get("taskId"),
+        endpoints=tuple(one["taskId"] for one in row.get("endpoints") or [] if one.get("taskId")),
+        refused=error.get("message"),
+        refused_at=error.get("time", 0.0),
+        created_at=row.get("createdAt", 0.0),
+    )
+
+
+def explain(it: Forward, around: Surroundings) -> Explain:
+    """Say why a forward serves or does not, what happened, and what to do."""
+    target = around.target
+    timeline = [*around.events, *(target.timeline if target is not None else ())]
+    return Explain(
+        title=f"forward {it.name}: {it.url} -> {it.target} in {it.region}",
+        facts=list(dict.fromkeys(_facts(it, around))),
+        without_effect=[],
+        advice=list(dict.fromkeys(_advice(it, around))),
+        timeline=sorted(timeline, key=lambda event: event.time),
+        region=it.region,
+        cluster=it.cluster,
+        service=it.service,
+        task_id=it.task_id,
+    )
+
+
+def standing(it: Forward) -> str:
+    """Say how a forward is, in one sentence without its name."""
+    because = f": {it.reason}" if it.reason else ""
+    match it.state:
+        case None:
+            return "does not listen, since the agent does not run"
+        case "WAITING":
+            return f"is WAITING, so new connections are held{because}"
+        case "FAILED":
+            return f"is FAILED, so nothing listens for it on port {it.local_port}{because}"
+        case "ENDED":
+            return f"is ENDED and does not listen any more{because}"
+        case state:
+            return f"is {state}{because}"
+
+
+def _facts(it: Forward, around: Surroundings) -> Iterator[str]:
+    yield f"it {standing(it)}"
+    if around.agent is not None and it.state is None:
+        yield around.agent.message
+    if it.matched is not None and it.tags:
+        which = f"; new connections go to {it.chosen[:8]}" if it.chosen else ""
+        yield f"{it.matched} tasks match its tags{which}"
+    if around.controlplane is not None:
+        yield f"the control plane does not tell where it leads: {around.controlplane.message}"
+    if around.missing is not None:
+        yield around.missing.message
+    if it.refused and it.state != "FAILED":
+        at = time.strftime("%H:%M:%S", time.localtime(it.refused_at))
+        yield f"the last connect that failed, at {at}: {it.refused}"
+    if around.target is not None:
+        yield from around.target.facts
+
+
+def _advice(it: Forward, around: Surroundings) -> Iterator[str]:
+    match it.state:
+        case None:
+            yield "`kecs port-forward agent restart` starts the agent; its forwards come back on their ports"
+        case "FAILED":
+            yield from _for_a_taken_port(it)
+            return
+        case "ENDED":
+            yield _again(it)
+        case "ACTIVE" if around.controlplane is None:
+            yield f"it serves: connect to {it.url}"
+            return
+    for trouble in (around.controlplane, around.missing):
+        if trouble is not None and trouble.hint:
+            yield trouble.hint
+    if around.target is not None:
+        yield from around.target.advice
+    if it.state == "WAITING":
+        yield (
+            "it serves by itself as soon as a task is ready; if it is of no use any more: "
+            f"`kecs port-forward stop {it.name}`"
+        )
+
+
+def _for_a_taken_port(it: Forward) -> Iterator[str]:
+    yield f"stop what holds port {it.local_port}: the forward tries again by itself and takes it"
+    if it.owner is not None:
+        run = f"`kecs port-forward run --config {it.owner}`"
+        yield f"or give it another `localPort` in {it.owner}, then {run}"
+    else:
+        yield (
+            f"or open it on another port: `kecs port-forward stop {it.name}`, then "
+            f"`kecs port-forward start {_start(it)} --local-port PORT`"
+        )
+
+
+def _again(it: Forward) -> str:
+    if it.owner is not None:
+        return f"`kecs port-forward run --config {it.owner}` starts it anew"
+    if it.task_id is not None and not it.tags:
+        return (
+            f"a task does not come back: `kecs port-forward stop {it.name}`, then forward another one, or "
+            "its service, which outlives its tasks; `kecs ps` shows them"
+        )
+    return f"start it anew: `kecs port-forward stop {it.name}`, then `kecs port-forward start {_start(it)}`"
+
+
+def _start(it: Forward) -> str:
+    """Return what `kecs port-forward start` is to be told for the same target."""
+    port = f" :{it.target_port}" if it.target_port else ""
+    if it.tags:
+        tags = "".join(f" --tag {key}={value}" for key, value in sorted(it.tags.items()))
+        return f"task {it.cluster}{port}{tags}"
+    name = it.service if it.service is not None else (it.task_id or "")[:8]
+    return f"{it.type} {it.cluster}/{name}{port}"
+
+
+def is_missing(error: KecsError) -> bool:
+    """Tell whether an answer of the control plane says that there is no such thing."""
+    return error.exit_code == ExitCode.NOT_FOUND

@@ -1,0 +1,167 @@
+"""A forward explained: what the sentences are, from each state and each thing that can stand around it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.client.fakes import row
+
+from kecs.client import forward_log
+from kecs.client.admin_types import Explain, ExplainEvent
+from kecs.client.explain_forward import Surroundings, explain, forward, standing
+from kecs.errors import ExitCode, KecsError
+
+TARGET = Explain(
+    title="service prod/web",
+    facts=["the service is ACTIVE"],
+    without_effect=["cpu: none"],
+    advice=["mend it"],
+    timeline=[ExplainEvent(time=2.0, source="service", text="b")],
+)
+
+
+def told(around=None, **members):
+    return explain(forward(row(**members)), around or Surroundings(target=TARGET))
+
+
+def test_a_forward_that_serves_needs_nothing():
+    it = told()
+    assert it.title == "forward prod-web: http://127.0.0.1:20000 -> prod/web:80 in us-east-1"
+    assert it.facts == ["it is ACTIVE", "the service is ACTIVE"]
+    assert it.advice == ["it serves: connect to http://127.0.0.1:20000"]
+    assert it.without_effect == []
+
+
+def test_events_of_both_sides_are_one_timeline():
+    mine = tuple(ExplainEvent(time=at, source="forward x", text=str(at)) for at in (1.0, 3.0))
+    it = told(Surroundings(target=TARGET, events=mine))
+    assert [event.time for event in it.timeline] == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ("WAITING", "is WAITING, so new connections are held: why"),
+        ("FAILED", "is FAILED, so nothing listens for it on port 20000: why"),
+        ("ENDED", "is ENDED and does not listen any more: why"),
+        ("ACTIVE", "is ACTIVE: why"),
+    ],
+)
+def test_each_state_says_what_it_means(state, says):
+    assert standing(forward(row(state=state, reason="why"))) == says
+
+
+def test_a_waiting_forward_ends_with_what_helps_its_target_and_itself():
+    it = told(state="WAITING", reason="no task of prod/web is ready")
+    assert it.advice[0] == "mend it"
+    assert "kecs port-forward stop prod-web" in it.advice[-1]
+
+
+def test_what_is_missing_is_told_with_the_hint():
+    error = KecsError("there is no service `prod/web`", "`kecs ps` shows services", ExitCode.NOT_FOUND)
+    it = told(Surroundings(missing=error), state="WAITING", reason="service prod/web does not exist")
+    assert error.message in it.facts
+    assert it.advice[0] == error.hint
+
+
+def test_a_lost_control_plane_is_told_although_the_forward_serves():
+    error = KecsError("the control plane does not answer", "`kill -9 12`", ExitCode.UNREACHABLE)
+    it = told(Surroundings(controlplane=error), reason="control plane not reachable since 12:00:00")
+    assert it.facts[0] == "it is ACTIVE: control plane not reachable since 12:00:00"
+    assert "the control plane does not tell where it leads: the control plane does not answer" in it.facts
+    assert it.advice == ["`kill -9 12`"]
+
+
+def test_an_entry_of_the_file_is_told_without_a_state():
+    entry = {
+        "id": "pf-0123abcd",
+        "name": "db",
+        "type": "service",
+        "region": "us-east-1",
+        "cluster": "prod",
+        "service": "db",
+        "localPort": 20001,
+        "targetPort": 5432,
+        "createdAt": 1.0,
+    }
+    hung = KecsError("the agent does not answer", None, ExitCode.UNREACHABLE)
+    it = explain(forward(entry), Surroundings(agent=hung, target=TARGET))
+    assert it.facts[:2] == [
+        "it does not listen, since the agent does not run",
+        "the agent does not answer",
+    ]
+    assert "kecs port-forward agent restart" in it.advice[0]
+    assert forward(entry | {"ended": "task 1 is gone"}).state == "ENDED"
+
+
+def test_a_taken_port_is_answered_by_whose_forward_it_is():
+    by_hand = told(state="FAILED", reason="port 20000 is taken")
+    assert "kecs port-forward start service prod/web :80 --local-port PORT" in by_hand.advice[1]
+    of_file = told(state="FAILED", reason="port 20000 is taken", owner="/work/pf.yaml")
+    assert "`localPort` in /work/pf.yaml" in of_file.advice[1]
+    assert "kecs port-forward run --config /work/pf.yaml" in of_file.advice[1]
+
+
+def test_an_ended_forward_says_how_to_begin_again():
+    members = {"state": "ENDED", "type": "task", "service": None, "taskId": "0123456789abcdef"}
+    assert "a task does not come back" in told(**members).advice[0]
+    assert "run --config /work/pf.yaml" in told(**members, owner="/work/pf.yaml").advice[0]
+    by_tags = told(**members, tags={"env": "dev", "app": "x"}).advice[0]
+    assert "kecs port-forward start task prod :80 --tag app=x --tag env=dev" in by_tags
+
+
+def test_a_forward_by_tags_says_how_many_match_and_which_is_chosen():
+    it = told(
+        type="task",
+        service=None,
+        tags={"env": "dev"},
+        matched=2,
+        chosen={"taskId": "0123456789abcdef", "createdAt": 1.0},
+    )
+    assert it.title.endswith("-> prod/env=dev:80 in us-east-1")
+    assert "2 tasks match its tags; new connections go to 01234567" in it.facts
+
+
+def test_the_last_failed_connect_is_told():
+    it = told(lastError={"message": "01234567: Connection refused", "time": 1.0})
+    assert any(fact.endswith(": 01234567: Connection refused") for fact in it.facts)
+
+
+def test_an_ipv6_address_and_a_wildcard_are_urls():
+    assert forward(row(address=["::1"])).url == "http://[::1]:20000"
+    assert forward(row(address=["0.0.0.0"])).url == "http://127.0.0.1:20000"
+
+
+# The log
+
+
+def line(at: str, message: str) -> str:
+    return (
+        json.dumps({"time": f"2026-01-01T00:00:{at}.000+00:00", "level": "info", "message": message}) + "\n"
+    )
+
+
+def test_a_log_and_the_older_one_are_read_and_repeats_are_one_event(tmp_path):
+    log = tmp_path / "web.log"
+    log.with_name("web.log.1").write_text(line("01", "too old") + line("05", "started"))
+    log.write_text(
+        line("06", "refused") + line("07", "refused") + "not JSON\n{}\n[1]\n" + line("09", "ACTIVE") + '{"ti'
+    )
+    since = forward_log.read(log, "f", 0.0)[0].time + 1.0
+    events = forward_log.read(log, "f", since)
+    assert [event.text.partition(" (")[0] for event in events] == ["started", "refused", "ACTIVE"]
+    assert events[1].text.startswith("refused (2 times until ")
+    assert {event.source for event in events} == {"f"}
+
+
+def test_of_a_long_log_the_end_is_read(tmp_path):
+    log = tmp_path / "web.log"
+    log.write_text("".join(line("01", f"number {index}") for index in range(10_000)))
+    events = forward_log.read(log, "f", 0.0)
+    assert 1000 < len(events) < 10_000
+    assert events[-1].text == "number 9999"
+
+
+def test_no_log_is_no_event(tmp_path):
+    assert forward_log.read(tmp_path / "nothing.log", "f", 0.0) == []
