@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UnsetType
 
+from kecs.forward import addresses
 from kecs.forward.document import Document, Forward, Hold, Options
 from kecs.forward.nodes import Malformed, Path, Place, Problem, Reader, compose
 from kecs.forward.spec import DEFAULT_CLUSTER, AutoSpec, ForwardSpec, Notify, Probe, Retry, Target
@@ -22,8 +23,6 @@ from kecs.forward.spec import DEFAULT_CLUSTER, AutoSpec, ForwardSpec, Notify, Pr
 T = TypeVar("T")
 _TOGETHER = ("hold", "retry", "probe", "notify")
 """Put together key by key from the defaults and a forward."""
-_LOOPBACK = frozenset({"127.0.0.1", "::1"})
-_EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,23 +159,19 @@ def _check_names(reader: Reader, document: Mapping[str, Any]) -> None:
 
 def _check_ports(reader: Reader, document: Mapping[str, Any]) -> None:
     """See that no two forwards want one port on one address."""
-    first: dict[int, list[tuple[Path, frozenset[str]]]] = {}
+    first: dict[int, list[tuple[Path, list[str]]]] = {}
     for path, forward in _forwards(document):
         if (port := forward.get("localPort")) is None:
             continue
-        addresses = _addresses(_merged(document.get("defaults", {}), forward))
+        given = _merged(document.get("defaults", {}), forward).get("address", [])
+        listens_on = [given] if isinstance(given, str) else given
         for other, taken in first.get(port, []):
-            if addresses & taken or (addresses | taken) & _EVERYWHERE:
+            if addresses.collide(listens_on, taken):
                 line = reader.places[(*other, "localPort")].line
                 message = f"the port {port} is taken by the forward in line {line}"
                 reader.complain((*path, "localPort"), message)
                 break
-        first.setdefault(port, []).append((path, addresses))
-
-
-def _addresses(options: Mapping[str, Any]) -> frozenset[str]:
-    given = options.get("address", [])
-    return frozenset([given] if isinstance(given, str) else given) or _LOOPBACK
+        first.setdefault(port, []).append((path, listens_on))
 
 
 def _is_ip(text: str) -> bool:
