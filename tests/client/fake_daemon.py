@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 import kecs
 from kecs import files
 from kecs.client import instance as instances
@@ -63,8 +65,6 @@ def main() -> int:
 
 
 def chosen_port(instance):
-    import msgspec
-
     return msgspec.structs.replace(instance, api_port=5373)
 
 
@@ -100,6 +100,11 @@ def answer_agent(connection: socket.socket, does) -> bool:
         "forward.start": {
             "forwards": [{"forward": row, "created": True} for row in does.get("forwards", [])]
         },
+        "forward.subscribe": {"forwards": does.get("forwards", [])},
+        "forward.apply": does.get("apply", {"steps": []}),
+        "forward.down": {"forwards": does.get("forwards", [])},
+        "names.open": {"port": 20009},
+        "names.close": {"port": None},
         "agent.shutdown": {},
     }
     for line in connection.makefile("rb"):
@@ -113,7 +118,18 @@ def answer_agent(connection: socket.socket, does) -> bool:
         connection.sendall(json.dumps(answer).encode() + b"\n")
         if request["method"] == "agent.shutdown":
             return True
+        if request["method"] == "forward.subscribe" and "changes" in does:
+            return tell(connection, does["changes"])
     return False
+
+
+def tell(connection: socket.socket, changes) -> bool:
+    """Tell what changed, then leave as a person stops the instance."""
+    for change in changes:
+        line = {"jsonrpc": "2.0", "method": "forward.changed", "params": change}
+        connection.sendall(json.dumps(line).encode() + b"\n")
+    instances.change(PATHS, lambda was: msgspec.structs.replace(was, desired="stopped"))
+    return True
 
 
 def answer_controlplane(connection: socket.socket, does) -> bool:

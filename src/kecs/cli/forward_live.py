@@ -11,21 +11,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kecs.cli import forward_list, forward_row
+from kecs.cli import forward_row
 from kecs.cli import output as out
+from kecs.cli.forward_changes import changes
 from kecs.cli.forward_row import Row
 from kecs.cli.session import Session
-from kecs.errors import ExitCode, KecsError
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Change = tuple[list[Row], list[str]]
-"""Rows that are new or other than before, and ids that are gone."""
 
 
 _STYLES = {"green": "green", "yellow": "yellow", "red": "red", "faint": "dim"}
@@ -48,32 +45,6 @@ def show(session: Session, output: str | None) -> None:
             shown.show(rows, changed, gone)
 
 
-def changes(session: Session) -> Iterator[Change]:
-    """Yield changes for ever; after the agent came back, what differs from before."""
-    from kecs.client import launch
-    from kecs.client.agent import WentAway
-
-    known: dict[str, Row] = {}
-    first = True
-    while True:
-        _require(session)
-        try:
-            with launch.connect_agent(session.paths, session.note) as agent:
-                whole = True
-                for rows, removed in agent.subscribe():
-                    if whole:
-                        there = {row["id"] for row in rows}
-                        removed = [identity for identity in known if identity not in there]  # noqa: PLW2901
-                        rows = [row for row in rows if known.get(row["id"]) != row]  # noqa: PLW2901
-                    known = {key: row for key, row in known.items() if key not in removed}
-                    known |= {row["id"]: row for row in rows}
-                    if first or rows or removed:
-                        yield rows, removed
-                    whole = first = False
-        except WentAway:
-            continue  # it died, or is being replaced: it comes back with the same forwards
-
-
 @contextmanager
 def screen(output: str | None) -> Iterator[Screen]:
     """Give where `output` is shown: a terminal that can has a table, everything else gets lines."""
@@ -84,7 +55,7 @@ def screen(output: str | None) -> Iterator[Screen]:
         with table.live:
             yield table
     else:
-        yield _Lines()
+        yield Lines()
 
 
 class _Documents:
@@ -103,22 +74,28 @@ class _Documents:
             sys.stdout.flush()
 
 
-class _Lines:
+class Lines:
     """A line for each forward that changed in what people look at: not for each connection."""
 
-    def __init__(self) -> None:
-        self._before: dict[str, tuple[object, ...]] = {}
+    def __init__(self, known: Iterable[Row] = ()) -> None:
+        """Begin with rows that the person was shown already."""
+        self._before = {row["id"]: self._seen(row) for row in known}
 
     def show(self, rows: dict[str, Row], changed: list[Row], gone: list[Row]) -> None:  # noqa: ARG002
+        """Print what changed."""
         clock = time.strftime("%H:%M:%S")
         for row in changed:
-            seen = (row["state"], row["reason"], row["address"], row["localPort"], row.get("chosen"))
+            seen = self._seen(row)
             if self._before.get(row["id"]) != seen:
                 out.line(f"{clock}  {forward_row.line(row)}")
             self._before[row["id"]] = seen
         for row in gone:
             self._before.pop(row["id"], None)
             out.line(f"{clock}  {row['name']}  stopped")
+
+    @staticmethod
+    def _seen(row: Row) -> tuple[object, ...]:
+        return row["state"], row["reason"], row["address"], row["localPort"], row.get("chosen")
 
 
 class _Table:
@@ -140,25 +117,13 @@ class _Table:
         from rich.text import Text
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in forward_list.header(wide=self._wide):
+        for name in forward_row.header(wide=self._wide):
             table.add_column(name, no_wrap=name != "REASON", overflow="fold")
         ordered = sorted(self._rows.values(), key=lambda row: row["createdAt"])
         for row in ordered:
             # `Text`, so that brackets in a reason are not taken for markup.
-            cells = forward_list.cells(row, wide=self._wide)
+            cells = forward_row.cells(row, wide=self._wide)
             table.add_row(*(Text(cell, _STYLES.get(out.colour(cell) or "", "")) for cell in cells))
         if not ordered:
             table.add_row(Text("there is no port forward", "dim"))
         return table
-
-
-def _require(session: Session) -> None:
-    """Raise when the agent is not wanted: watching starts nothing that a person stopped."""
-    from kecs.client import launch
-
-    if launch.require_running(session.paths).agent == "stopped":
-        raise KecsError(
-            "the agent is stopped",
-            f"start it by {session.command('port-forward agent restart')}",
-            ExitCode.UNREACHABLE,
-        )

@@ -62,3 +62,48 @@ def target(row: Row) -> str:
 def names(port: int) -> str:
     """Return the line that says where services answer by name."""
     return f"services answer by name too: http://SERVICE.CLUSTER.localhost:{port}/"
+
+
+def header(*, wide: bool) -> list[str]:
+    """Return the names of the columns."""
+    names = ["NAME", "STATE", "LOCAL", "TARGET", "OPEN", "TOTAL", "HELD", "REASON"]
+    if wide:
+        names[7:7] = ["ID", "ROUTE", "ENDPOINTS", "CHOSEN", "IN", "OUT", "REGION", "OWNER", "LAST ERROR"]
+    return names
+
+
+def cells(row: Row, *, wide: bool) -> list[str]:
+    """Return the row of the table."""
+    counts = row["connections"]
+    found = [row["name"], row["state"], local(row), target(row)]
+    found += [str(counts["open"]), str(counts["total"]), str(counts["held"])]
+    if wide:
+        error = row["lastError"]
+        found += [
+            row["id"],
+            _route(row),
+            ", ".join(_endpoint(endpoint) for endpoint in row["endpoints"]) or "-",
+            chosen(row) or "-",
+            out.size(row["bytes"]["in"]),
+            out.size(row["bytes"]["out"]),
+            row["region"],
+            row.get("owner") or "-",
+            f"{out.clean(error['message'])} ({out.ago(error['time'])} ago)" if error else "-",
+        ]
+    return [*found, out.clean(row["reason"] or "-")]
+
+
+def _route(row: Row) -> str:
+    """Return the route of the next connection; on a node port Kubernetes chooses the task."""
+    route = row["route"] or "-"
+    balanced = route == "direct" and any(endpoint["byNode"] for endpoint in row["endpoints"])
+    forced = f" (only {row['routeWanted']})" if row["routeWanted"] not in ("auto", route) else ""
+    return f"{route} (kube-proxy balances)" if balanced else route + forced
+
+
+def _endpoint(endpoint: Row) -> str:
+    route = endpoint["route"]
+    where = f"{route.get('host') or route.get('pod')}:{route['port']}"
+    state = " draining" if endpoint["draining"] else "" if endpoint["ready"] else " not ready"
+    whose = "node" if endpoint["byNode"] else endpoint["taskId"][:8]
+    return f"{whose} {where}{state}"

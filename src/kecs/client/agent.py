@@ -186,11 +186,17 @@ class AgentClient:
             if message.get("method") == "forward.event":
                 yield msgspec.convert(message.get("params"), rpc_types.ConnectionEvent)
 
-    def subscribe(self) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
-        """Yield all forwards as plain rows, then (rows that are new or other, ids that are gone) for ever."""
+    def subscribe(self, end: float | None = None) -> Iterator[tuple[list[dict[str, Any]], list[str]]]:
+        """Yield all forwards as plain rows, then (rows that are new or other, ids that are gone).
+
+        Until `end` by `time.monotonic`; None: for ever.
+        """
         yield self.ask("forward.subscribe")["forwards"], []
         while True:
-            message = self._receive(None)
+            try:
+                message = self._next(end)
+            except TimeoutError:
+                return
             if message.get("method") == "forward.changed":
                 params = message.get("params") or {}
                 yield params.get("forwards", []), params.get("removed", [])
@@ -208,13 +214,20 @@ class AgentClient:
             raise WentAway("the agent") from error
 
     def _receive(self, end: float | None) -> dict[str, Any]:
+        try:
+            return self._next(end)
+        except TimeoutError as error:
+            raise self._hung() from error
+
+    def _next(self, end: float | None) -> dict[str, Any]:
+        """Return the next message. Raises `TimeoutError` at `end`."""
         assert self._socket is not None
         while b"\n" not in self._unread:
             try:
                 self._socket.settimeout(None if end is None else max(0.01, end - time.monotonic()))
                 data = self._socket.recv(65536)
-            except TimeoutError as error:
-                raise self._hung() from error
+            except TimeoutError:
+                raise
             except OSError as error:
                 self.close()
                 raise WentAway("the agent") from error

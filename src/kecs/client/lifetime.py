@@ -154,15 +154,16 @@ def _cluster(paths: InstancePaths, wishes: Wishes) -> Kubernetes | None:
 
 
 def has_forwards(paths: InstancePaths) -> bool:
-    """Tell whether `config.yaml` names forwards, or is broken: the agent then moves it aside and says so.
+    """Tell whether `config.yaml` has work for an agent, or is broken: the agent moves it aside and says so.
 
+    Work is forwards, those that are to be made of services (`autos`), and answering by name.
     Raises `KecsError` (exit 4) when a newer version wrote it.
     """
     try:
         document = files.read_yaml(paths.forwards_config, version=1)
     except files.Unreadable:
         return True
-    return bool(document and document.get("forwards"))
+    return any((document or {}).get(key) for key in ("forwards", "autos", "names"))
 
 
 def _wish(

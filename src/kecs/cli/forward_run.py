@@ -1,0 +1,221 @@
+"""`kecs port-forward run`: make the forwards of a file be what the file says; with `--watch` go on doing so.
+
+The agent decides what that takes (`forward.apply`); this reads the file, shows the plan and waits.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from kecs.cli import config_file, forward_changes, forward_plan, targets
+from kecs.cli import forward_options as options
+from kecs.cli.commands import pass_session, rows_option
+from kecs.cli.forward_row import Row
+from kecs.cli.session import Session
+from kecs.errors import ExitCode, KecsError
+
+if TYPE_CHECKING:
+    from kecs.client.rpc_types import ApplyReply
+    from kecs.forward.file import FileSpec
+
+
+class Wish(NamedTuple):
+    """What was typed."""
+
+    config: str
+    owner: Path
+    dry_run: bool
+    wait: float | None
+    names: bool
+    output: str | None
+
+
+@click.command("run", cls=options.WaitCommand)
+@config_file.option
+@click.option("--dry-run", is_flag=True, help="Print the plan, and change nothing.")
+@click.option(
+    "--wait",
+    metavar="[SECONDS]",
+    help=f"Return when all forwards are ACTIVE; without a number within {options.WAIT:g} s.",
+)
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Stay, follow the file, and print what happens to its forwards; Ctrl-C leaves them.",
+)
+@click.option(
+    "--names",
+    is_flag=True,
+    help="Let services answer by name too, as `names: true` in the file: "
+    "`http://SERVICE.CLUSTER.localhost:PORT/`.",
+)
+@rows_option("json", "yaml")
+@pass_session
+def run(
+    session: Session,
+    config: str,
+    dry_run: bool,
+    wait: str | None,
+    watch: bool,
+    names: bool,
+    output: str | None,
+) -> None:
+    """Start the forwards of a file; run again, change only what differs.
+
+    What is done is printed: `+` start, `~` change, `=` keep, `-` stop what the file no longer names. Other
+    forwards are left alone; a name or port that belongs to one of them is a conflict, before anything
+    changes. What does not exist yet is waited for.
+    """
+    wish = Wish(
+        config=config,
+        owner=config_file.owner(config),
+        dry_run=dry_run,
+        wait=None if wait is None else targets.seconds(wait),
+        names=names,
+        output=output,
+    )
+    if watch and output:
+        raise KecsError("`--watch` prints plans as they come", "leave out `-o`", ExitCode.USAGE)
+    follower = config_file.Follower(wish.owner)
+    spec = config_file.read(wish.owner, config)
+    reply = apply(session, wish, spec)
+    if not watch:
+        _check(wish, reply)
+        return
+    _say_what_failed(session, wish, reply)
+    if not wish.dry_run:
+        known = [step["forward"] for step in _plain(reply) if step["forward"] and step["sign"] != "-"]
+        threading.Thread(target=_tell, args=(session, wish, known), daemon=True).start()
+    session.note(f"following `{config}`; Ctrl-C leaves the forwards as they are")
+    follow(session, wish, spec, follower)
+
+
+def apply(session: Session, wish: Wish, spec: FileSpec) -> ApplyReply:
+    """Have the agent make the forwards be what `spec` says, wait if that was wished, print the plan."""
+    from kecs.client import launch
+    from kecs.client.rpc_types import ApplyRequest
+
+    request = ApplyRequest(
+        owner=str(wish.owner),
+        forwards=list(spec.forwards),
+        auto=spec.auto,
+        names=spec.names or wish.names,
+        dry_run=wish.dry_run,
+    )
+    reply = launch.ask_agent(session.paths, session.note, lambda agent: agent.apply(request))
+    for warning in reply.warnings:
+        session.warn(warning)
+    if wish.wait is not None and not wish.dry_run:
+        reply = wait_for_all(session, reply, wish.wait)
+    forward_plan.show(reply, output=wish.output, dry_run=wish.dry_run)
+    if wish.dry_run:
+        session.note(f"{forward_plan.summary(reply)}; nothing was changed")
+    elif not reply.steps:
+        session.note("the file names no forward, and none was stopped")
+    return reply
+
+
+def wait_for_all(session: Session, reply: ApplyReply, seconds: float) -> ApplyReply:
+    """Return the reply with the rows as they are when all serve, or have ended, or the time is over."""
+    import msgspec
+
+    from kecs.client.rpc_types import ForwardRow
+
+    rows = {step.forward.id: step.forward for step in reply.steps if step.forward and step.sign != "-"}
+    if _are_settled(rows):
+        return reply
+    for changed, _ in forward_changes.changes(session, time.monotonic() + seconds):
+        rows |= {row["id"]: msgspec.convert(row, ForwardRow) for row in changed if row["id"] in rows}
+        if _are_settled(rows):
+            break
+    steps = [
+        msgspec.structs.replace(
+            step, forward=rows.get(step.forward.id, step.forward) if step.forward else None
+        )
+        for step in reply.steps
+    ]
+    return msgspec.structs.replace(reply, steps=steps)
+
+
+def follow(session: Session, wish: Wish, good: FileSpec, follower: config_file.Follower) -> None:
+    """Apply the file each time it changes, until Ctrl-C; a wrong one is named and changes nothing."""
+    wrong = False
+    while True:
+        time.sleep(config_file.LOOK)
+        if not follower.look():
+            continue
+        try:
+            spec = config_file.read(wish.owner, wish.config)
+            if spec != good:
+                _say_what_failed(session, wish, apply(session, wish, spec))
+            elif wrong:
+                session.note(f"`{wish.config}` says what it said before")
+        except KecsError as error:
+            session.warn(f"{error.message}\nthe forwards stay as they are")
+            wrong = True
+        else:
+            good, wrong = spec, False
+
+
+def _are_settled(rows: dict[str, Any]) -> bool:
+    return all(row.state in ("ACTIVE", "ENDED") for row in rows.values())
+
+
+def _check(wish: Wish, reply: ApplyReply) -> None:
+    """Raise when one does not serve though that was waited for."""
+    if not (late := _late(wish, reply)):
+        return
+    raise KecsError(
+        "; ".join(late),
+        "they stay and go on trying; `kecs port-forward list --watch` shows when they serve, "
+        "`kecs explain forward NAME` why they do not",
+    )
+
+
+def _say_what_failed(session: Session, wish: Wish, reply: ApplyReply) -> None:
+    for text in _late(wish, reply):
+        session.warn(text)
+
+
+def _late(wish: Wish, reply: ApplyReply) -> list[str]:
+    """Return a sentence for each forward that was waited for in vain."""
+    if wish.wait is None or wish.dry_run:
+        return []
+    return [
+        f"`{row.name}` is {row.state} after {wish.wait:g} s" + (f": {row.reason}" if row.reason else "")
+        for step in reply.steps
+        if step.sign != "-" and (row := step.forward) is not None and row.state != "ACTIVE"
+    ]
+
+
+def _tell(session: Session, wish: Wish, known: list[Row]) -> None:
+    """Print what happens to the forwards of the file, for ever, on a thread of its own."""
+    from kecs.cli.forward_live import Lines
+
+    lines, rows = Lines(known), {row["id"]: row for row in known}
+    said = None
+    while True:
+        try:
+            for changed, removed in forward_changes.changes(session):
+                ours = [row for row in changed if row["owner"] == str(wish.owner)]
+                gone = [rows.pop(one) for one in removed if one in rows]
+                rows |= {row["id"]: row for row in ours}
+                lines.show(rows, ours, gone)
+                said = None
+        except KecsError as error:
+            if error.message != said:  # once, not every second
+                session.warn(error.message)
+            said = error.message
+        time.sleep(1.0)
+
+
+def _plain(reply: ApplyReply) -> list[forward_plan.Step]:
+    from kecs.client.rpc_types import to_json
+
+    steps: list[forward_plan.Step] = to_json(reply)["steps"]
+    return steps
