@@ -14,13 +14,13 @@ from tests.kube.shapes import pod
 from tests.net.carriers import carried
 from tests.net.peers import Relay, Upstream, connect, read, read_all, reset, until, was_reset
 
-from kecs.kube import tunnel, upgrade
+from kecs.kube import pulse, tunnel, upgrade
 from kecs.kube.access import Access
 from kecs.kube.tunnel import Tunnel
 from kecs.kube.upgrade import open_portforward
 from kecs.net import stream
 from kecs.net.congestion import CAP, HIGH
-from kecs.net.messages import Barrier, CarrierLost, Carry, Congested, Endpoint, Refused, Retire
+from kecs.net.messages import Awake, Barrier, CarrierLost, Carry, Congested, Endpoint, Refused, Retire
 
 NAME = "default/web"
 
@@ -308,6 +308,19 @@ def test_a_silent_far_end_is_noticed_and_its_connections_are_reset(relay, far, u
         lost = relay.wait(CarrierLost)
         assert lost.why.startswith("no sign of life")
         assert was_reset(client)
+
+
+def test_after_a_sleep_the_far_end_is_asked_at_once(relay, far, monkeypatch):
+    monkeypatch.setattr(pulse, "PING_EVERY", 3600.0)
+    far.api.backends[80] = "echo"
+    far.carry(relay)
+    (there,) = far.api.tunnels
+    there.answers_pings = False
+    assert not there.pings
+
+    relay.loop.send(Awake())
+
+    assert relay.wait(CarrierLost).why.startswith("no sign of life")
 
 
 def test_a_broken_connection_is_lost_at_once(relay, far):

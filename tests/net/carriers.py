@@ -40,6 +40,7 @@ class FakeCarrier:
         self.takes = True
         self.retired = False
         self.relieves = 0
+        self.roused = 0
         self._streams: dict = {}
         self._channels = 0
         self._out = b""
@@ -79,6 +80,9 @@ class FakeCarrier:
 
     def relieved(self, _stream):
         self.relieves += 1
+
+    def rouse(self):
+        self.roused += 1
 
     def retire(self):
         self.retired = True

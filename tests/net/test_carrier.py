@@ -23,7 +23,7 @@ from tests.net.peers import connect, fill, nobody, read, read_all, reset, until,
 
 from kecs.net import stream
 from kecs.net.carrier import Pools
-from kecs.net.messages import CarrierLost, Carry, Congested, Drained, Refused, Retire, Waiting
+from kecs.net.messages import Awake, CarrierLost, Carry, Congested, Drained, Refused, Retire, Waiting
 from kecs.net.relay import BUFFER
 
 
@@ -395,3 +395,16 @@ def test_the_end_of_the_loop_closes_its_carriers(relay):
     assert late.far.sock.recv(1) == b""
     one.far.close()
     late.far.close()
+
+
+def test_after_a_sleep_every_carrier_is_asked_for_a_sign_of_life(relay):
+    carriers = [carry(relay), carry(relay), carry(relay, "ns/other")]
+    assert [one.roused for one in carriers] == [0, 0, 0]
+
+    relay.loop.send(Awake())
+    relay.settle()
+
+    assert [one.roused for one in carriers] == [1, 1, 1]
+    for one in carriers:
+        one.far.close()
+    until(lambda: all(one.fd not in relay.loop.ends for one in carriers))

@@ -92,3 +92,15 @@ def test_each_probe_that_finds_nothing_makes_the_next_one_later():
         delays.append(place.delay)
 
     assert delays == [2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+
+
+def test_after_a_sleep_every_way_that_was_given_up_for_a_while_is_tried_at_once():
+    some = places(NODE, TASK)
+    lost = lose(some, 100.0)
+    refused = lose(some, 100.0, errno.ECONNREFUSED)
+    assert (some.choose(100.0, ()), some.due_for_a_probe(100.0)[0]) == (None, [])
+
+    some.rouse(100.0)
+
+    assert some.due_for_a_probe(100.0) == ([lost], None), "clients do not lose time with it"
+    assert some.choose(100.0, ()) is refused

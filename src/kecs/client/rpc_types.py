@@ -81,6 +81,8 @@ class EndpointRow(Message, frozen=True, kw_only=True):
     open: int = 0
     by_node: bool = False
     """It is a node's address: behind it Kubernetes chooses who takes a connection."""
+    failing: str | None = None
+    """What its probe answered, by which it is out of the balance."""
 
 
 class ChosenTask(Message, frozen=True, kw_only=True):

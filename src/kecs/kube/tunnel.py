@@ -176,6 +176,11 @@ class Tunnel:
         self._retired = True
         self._close_if_done()
 
+    def rouse(self) -> None:
+        """Ask for a sign of life now."""
+        if not self._closed and self._pulse.due(self._loop.now, 0.0):
+            self._ask()
+
     def fail(self, error: Exception) -> None:
         """Keep an unexpected error with this tunnel."""
         _log.error("the tunnel to %s failed", self._name, exc_info=error)

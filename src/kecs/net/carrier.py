@@ -85,6 +85,9 @@ class Carrier(Protocol):
     def retire(self) -> None:
         """Close when the last stream has ended; new ones are not opened any more."""
 
+    def rouse(self) -> None:
+        """Ask for a sign of life now: this machine has slept, and the far end may have gone meanwhile."""
+
     def on_event(self, mask: int, /) -> None:
         """Handle these events of the socket."""
 

@@ -29,6 +29,7 @@ from kecs.net.bell import Bell
 from kecs.net.carrier import Pools
 from kecs.net.front import Front
 from kecs.net.messages import (
+    Awake,
     Barrier,
     Carry,
     Close,
@@ -339,6 +340,12 @@ class RelayLoop:
     def _retire(self, message: Retire) -> None:
         self.carriers.retire(message.name)
 
+    def _awake(self, _message: Awake) -> None:
+        for carrier in list(self.carriers):
+            carrier.rouse()
+        for served in self._forwards.values():
+            served.rouse()
+
     def _stop(self, _message: Stop) -> None:
         self._stopping = True
 
@@ -407,6 +414,7 @@ _HANDLERS: dict[type, Callable[[RelayLoop, Any], None]] = {
     Stop: RelayLoop._stop,  # noqa: SLF001
     Carry: RelayLoop._carry,  # noqa: SLF001
     Retire: RelayLoop._retire,  # noqa: SLF001
+    Awake: RelayLoop._awake,  # noqa: SLF001
 }
 
 

@@ -134,6 +134,11 @@ class Retire:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Awake:
+    """The machine has slept: ask every carrier for a sign of life, and try lost places, now."""
+
+
 ToLoop = (
     Listen
     | Snapshot
@@ -147,6 +152,7 @@ ToLoop = (
     | Stop
     | Carry
     | Retire
+    | Awake
 )
 
 # From the loop

@@ -197,6 +197,12 @@ class Places:
         due = [place for place in lost if place.aside_until <= now]
         return due, min((place.aside_until for place in lost if place.aside_until > now), default=None)
 
+    def rouse(self, now: float) -> None:
+        """Let the time be over for which places were set aside; lost ones still wait for a probe."""
+        for place in self._taking:
+            place.aside_until = min(place.aside_until, now)
+            place.delay = 0.0
+
     def found(self, place: Place) -> None:
         """Take that a probe got through to `place`."""
         place.lost = False

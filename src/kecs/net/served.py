@@ -91,6 +91,12 @@ class Served:
         if self.held:
             self._try_again()
 
+    def rouse(self) -> None:
+        """Try every place at once that was given up for a while."""
+        self.places.rouse(self.loop.now)
+        self.try_again()
+        self._probe()
+
     def watch(self, *, on: bool) -> None:
         """Report connections accepted from now on, or none."""
         self.watched_from = self.total + 1 if on else None
