@@ -1,8 +1,8 @@
 """What it takes to make the forwards of a file be what the file says.
 
 The agent calls it for `forward.apply` and `forward.down`: specs and the forwards that exist in, a plan out.
-Only forwards of that file are in the plan; those made by hand and those of other files can only be in its way,
-and then nothing is done at all (docs/design/contracts.md, section 6). Nothing is bound or written in here.
+Only forwards of that file are in the plan; those made by hand and those of other files can only be in its
+way, and then nothing is done at all (docs/design/contracts.md, section 6). Nothing is bound or written here.
 """
 
 from __future__ import annotations

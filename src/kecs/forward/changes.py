@@ -88,4 +88,4 @@ _WORDS: Mapping[str, Callable[[ForwardSpec], Any]] = {
     "probe": lambda spec: _probe(spec.probe),
     "notify": lambda spec: _notify(spec.notify),
 }
-"""Each key that can change, and its value in words. All of a spec but its name is in here: a test holds it."""
+"""Each key that can change, and its value in words: all of a spec but its name, which a test holds."""
