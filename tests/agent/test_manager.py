@@ -10,7 +10,7 @@ from tests.agent.scripted import free_port, refuses
 from tests.agent.shapes import A, B, lone, make_instance, port, service, short_home, snapshot, task, wanted
 
 from kecs import files
-from kecs.agent import manager as module
+from kecs.agent import book as module
 from kecs.agent import state
 from kecs.agent.manager import Manager
 from kecs.agent.relay import Relay

@@ -1,39 +1,33 @@
-"""All forwards of the instance: a dictionary, and how its members come and go.
+"""What is asked of the agent about forwards: start and stop, list, watch. The RPC's methods.
 
 Starting and stopping go one at a time and in this order: decide, bind, write `config.yaml`, and only then
-tell anybody. Whatever fails before the file is written leaves everything as it was.
+tell anybody. Whatever fails before the file is written leaves everything as it was. Files are
+`kecs.agent.applier`'s work; both keep their forwards in `kecs.agent.book`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
-import msgspec
-
-from kecs.agent import checks, ports, state
+from kecs.agent import checks
+from kecs.agent.book import Book, Want
 from kecs.agent.checks import Wish
 from kecs.agent.plan import New, plan
 from kecs.agent.relay import Relay
 from kecs.agent.resolver import Resolver
-from kecs.agent.runner import Runner
-from kecs.agent.state import Entry
+from kecs.agent.runner import OnState, Runner
+from kecs.agent.state import Entry, NamesEntry
 from kecs.agent.tunnels import Tunnels
 from kecs.client import rpc_types as rpc
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
-from kecs.client.ports import named_ports
 from kecs.errors import ExitCode, KecsError
 from kecs.forward import machine as m
-from kecs.net import listener
 from kecs.paths import InstancePaths
-
-_log = logging.getLogger(__name__)
 
 
 class Asks(Protocol):
@@ -44,7 +38,7 @@ class Asks(Protocol):
 
 
 class Manager:
-    """The forwards, by id."""
+    """The methods, over the book of forwards."""
 
     def __init__(
         self,
@@ -53,46 +47,36 @@ class Manager:
         relay: Relay,
         ask: Asks,
         tunnels: Tunnels | None = None,
+        observers: Sequence[OnState] = (),
     ) -> None:
-        self.runners: dict[str, Runner] = {}
-        """Shared with the resolver."""
-        self.warnings: list[str] = []
-        self._paths = paths
+        """`observers` are called at each change of a forward's state or its reason."""
+        self.book = Book(paths, instance, relay, tunnels, observers)
         self._instance = instance
         self._relay = relay
         self._ask = ask
-        self._tunnels = tunnels
-        self._resolver: Resolver | None = None
         self._one_at_a_time = asyncio.Lock()
-        self._save_is_due = False
-        self._config = state.Config(forwards=[])
-        self._state_file = state.StateFile(paths.forwards_state, self._shown)
+
+    @property
+    def runners(self) -> dict[str, Runner]:
+        """The forwards by id; shared with the resolver."""
+        return self.book.runners
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the person should know."""
+        return self.book.warnings
 
     def attach(self, resolver: Resolver) -> None:
         """Name the resolver that tells forwards what they lead to; it is made after the manager."""
-        self._resolver = resolver
+        self.book.attach(resolver)
 
     def restore(self) -> None:
-        """Bring back the forwards of `config.yaml`, on the same ports; those of taken ports are FAILED.
-
-        Raises `KecsError` when the file is of a newer version.
-        """
-        self._config, warnings = state.load(self._paths)
-        self.warnings += warnings
-        for warning in warnings:
-            _log.warning("%s", warning)
-        for entry in self._config.forwards:
-            runner = self._make(entry)
-            self.runners[entry.id] = runner
-            runner.restore()
+        """Bring back the forwards of `config.yaml`. Raises `KecsError` when it is of a newer version."""
+        self.book.restore()
 
     def close(self) -> None:
         """Write what is still to be written; the forwards stay in their file."""
-        if self._save_is_due:
-            self._save_ended()
-        self._state_file.close()
-        for runner in self.runners.values():
-            runner.close()
+        self.book.close()
 
     def handler(self, method: Callable[[Runner, Any], None]) -> Callable[[Any], None]:
         """Return a function that hands a message of the relay loop to the runner that it names."""
@@ -110,6 +94,21 @@ class Manager:
             if runner := self.runners.get(forward):
                 runner.tunnels_changed()
 
+    # What the port of all names needs (`kecs.agent.names`)
+
+    @property
+    def names_entry(self) -> NamesEntry | None:
+        """What `config.yaml` keeps of it."""
+        return self.book.config.names
+
+    def keep_names(self, entry: NamesEntry) -> None:
+        """Write it. Raises `KecsError` when that fails; nothing is changed then."""
+        self.book.save_names(entry)
+
+    def avoided_ports(self) -> set[int]:
+        """Return the ports that must not be chosen."""
+        return self.book.avoided_ports()
+
     # Methods of the RPC
 
     async def start(self, request: rpc.StartRequest) -> rpc.StartReply:
@@ -124,7 +123,7 @@ class Manager:
             wishes = [checks.find(spec, line.targets, self._instance.region) for spec in request.forwards]
             started = self._start_all(wishes, line, request.owner)
         if request.wait is not None:
-            await _wait_for_active([runner for runner, _ in started], request.wait)
+            await wait_for_active([runner for runner, _ in started], request.wait)
         counters = await self._relay.stats()
         return rpc.StartReply(
             forwards=[
@@ -141,16 +140,14 @@ class Manager:
             )
         async with self._one_at_a_time:
             counters = await self._relay.stats()
-            found = self._sorted() if request.all else [self._find(name) for name in request.forwards]
+            book = self.book
+            found = book.sorted() if request.all else [book.find(name) for name in request.forwards]
             runners = list(dict.fromkeys(found))
             rows = [runner.row(counters.get(runner.id)) for runner in runners]
             gone = {runner.id for runner in runners}
             if gone:
-                self._save(runner.entry for runner in self.runners.values() if runner.id not in gone)
-            for runner in runners:
-                del self.runners[runner.id]
-                runner.stop()
-                self._attached.forget(runner.id)
+                book.save(entry for entry in book.entries() if entry.id not in gone)
+            book.drop(runners)
             await self._relay.stats()  # the ports are free when the person hears of it
         return rpc.ForwardRows(forwards=rows, warnings=self.warnings)
 
@@ -158,21 +155,21 @@ class Manager:
         """List all forwards, oldest first."""
         counters = await self._relay.stats()
         return rpc.ForwardRows(
-            forwards=[runner.row(counters.get(runner.id)) for runner in self._sorted()],
+            forwards=[runner.row(counters.get(runner.id)) for runner in self.book.sorted()],
             warnings=self.warnings,
         )
 
     async def get(self, forward: str) -> rpc.ForwardRow:
         """Show one forward by id or name."""
         counters = await self._relay.stats()
-        runner = self._find(forward)
+        runner = self.book.find(forward)
         return runner.row(counters.get(runner.id))
 
     def watch(
         self, forward: str, tell: Callable[[rpc.ConnectionEvent], None]
     ) -> tuple[rpc.ForwardRow, Callable[[], None]]:
         """Begin to tell of connections and states; return the row of now, and how to leave."""
-        runner = self._find(forward)
+        runner = self.book.find(forward)
         return runner.row(), runner.watch(tell)
 
     # Starting
@@ -181,20 +178,22 @@ class Manager:
         self, wishes: Sequence[Wish], line: EndpointsLine, owner: str | None
     ) -> list[tuple[Runner, bool]]:
         """Decide, bind, write, tell. No await in here: nothing can come between, or cut it in two."""
-        planned = plan(wishes, [runner.entry for runner in self._sorted()])
+        book = self.book
+        planned = plan(wishes, book.entries())
         self._revive(self.runners[member.id] for member in planned if isinstance(member, Entry))
         new = list(dict.fromkeys(member for member in planned if isinstance(member, New)))
         with contextlib.ExitStack() as undo:
-            bound = self._bind_all(new, undo)
+            places = book.bind([_want(member.wish) for member in new], undo)
             entries = {
-                member: self._entry(member, port, owner) for member, (port, _) in zip(new, bound, strict=True)
+                member: self._entry(member, place.port, owner)
+                for member, place in zip(new, places, strict=True)
             }
             if new:
-                self._save([*(runner.entry for runner in self.runners.values()), *entries.values()])
+                book.save([*book.entries(), *entries.values()])
             undo.pop_all()
-        self._attached.learn(line)
-        for member, (_, sockets) in zip(new, bound, strict=True):
-            self._begin(entries[member], sockets)
+        book.resolver.learn(line)
+        for member, place in zip(new, places, strict=True):
+            book.begin(entries[member], place.sockets)
         begun: list[tuple[Runner, bool]] = []
         for each in planned:
             runner = self.runners[entries[each].id if isinstance(each, New) else each.id]
@@ -213,43 +212,17 @@ class Manager:
                     ExitCode.CONFLICT,
                 )
 
-    def _bind_all(self, new: Sequence[New], undo: contextlib.ExitStack) -> list[tuple[int, ports.Sockets]]:
-        """Bind a port for each; `undo` closes them all."""
-        given = [member.wish.spec.local_port for member in new]
-        avoid = {runner.entry.local_port for runner in self.runners.values()}
-        avoid |= {port for port in given if port is not None}
-        avoid |= named_ports(self._paths.home, self._paths.name) | {self._instance.api_port}
-        bound = []
-        for member, port in zip(new, given, strict=True):
-            addresses = member.wish.spec.address or listener.default_addresses()
-            if port is not None:
-                self._check_not_ours(port, addresses)
-            taken, sockets = ports.bind(addresses, port, member.wish.target_port, avoid)
-            for one in sockets:
-                undo.callback(one.close)
-            avoid.add(taken)
-            bound.append((taken, sockets))
-        return bound
-
-    def _check_not_ours(self, port: int, addresses: Sequence[str]) -> None:
-        for runner in self.runners.values():
-            if runner.entry.local_port == port and set(runner.addresses) & set(addresses):
-                raise KecsError(
-                    f"port {port} belongs to the forward `{runner.entry.name}` ({runner.entry.target})",
-                    f"choose another, or `kecs port-forward stop {runner.entry.name}`",
-                    ExitCode.CONFLICT,
-                )
-
     def _entry(self, member: New, port: int, owner: str | None) -> Entry:
         wish, spec = member.wish, member.wish.spec
         return Entry(
-            id=self._new_id(),
+            id=self.book.new_id(),
             name=member.name,
             type=spec.target.type,
             region=wish.region,
             cluster=wish.cluster,
             service=wish.service,
             task_id=wish.task_id,
+            tags=spec.target.tags,
             local_port=port,
             target_port=wish.target_port,
             target_port_name=wish.target_port_name,
@@ -257,81 +230,22 @@ class Manager:
             route=spec.route,
             hold_seconds=spec.hold_seconds,
             hold_connections=spec.hold_connections,
+            auto_reconnect=spec.auto_reconnect,
+            retry=spec.retry,
+            probe=spec.probe,
+            notify=spec.notify,
+            strict=spec.strict,
             owner=owner,
             created_at=time.time(),
         )
 
-    def _begin(self, entry: Entry, sockets: ports.Sockets) -> None:
-        runner = self._make(entry)
-        self.runners[entry.id] = runner
-        runner.adopt(sockets)
-        self._attached.add(runner)
 
-    def _make(self, entry: Entry) -> Runner:
-        return Runner(
-            entry,
-            self._relay,
-            addresses=entry.address or listener.default_addresses(),
-            log_file=self._paths.forward_logs / f"{entry.name}.log",
-            on_change=self._changed,
-            tunnels=self._tunnels,
-        )
-
-    # The dictionary
-
-    @property
-    def _attached(self) -> Resolver:
-        assert self._resolver is not None
-        return self._resolver
-
-    def _find(self, forward: str) -> Runner:
-        by_name = (one for one in self.runners.values() if one.entry.name == forward)
-        runner = self.runners.get(forward) or next(by_name, None)
-        if runner is None:
-            names = ", ".join(f"`{one.entry.name}`" for one in self._sorted()[:10])
-            raise KecsError(
-                f"there is no forward `{forward}`",
-                f"there are {names}" if names else "there is none; `kecs port-forward start` makes one",
-                ExitCode.NOT_FOUND,
-            )
-        return runner
-
-    def _sorted(self) -> list[Runner]:
-        return sorted(self.runners.values(), key=lambda runner: runner.entry.created_at)
-
-    def _shown(self) -> Sequence[rpc.ForwardRow]:
-        return [runner.row() for runner in self._sorted()]
-
-    def _new_id(self) -> str:
-        while (identity := f"pf-{secrets.token_hex(4)}") in self.runners:
-            pass
-        return identity
-
-    def _save(self, entries: Iterable[Entry]) -> None:
-        config = msgspec.structs.replace(self._config, forwards=list(entries))
-        state.save(self._paths, config)
-        self._config = config
-
-    def _changed(self, runner: Runner) -> None:
-        """Note a change of a runner; one that ended is not to be listened for after a restart."""
-        self._state_file.touch()
-        if runner.state is m.State.ENDED and runner.entry.ended is None and runner.id in self.runners:
-            runner.entry = msgspec.structs.replace(runner.entry, ended=runner.reason)
-            if not self._save_is_due:  # many may end at once
-                self._save_is_due = True
-                asyncio.get_running_loop().call_soon(self._save_ended)
-
-    def _save_ended(self) -> None:
-        if not self._save_is_due:
-            return
-        self._save_is_due = False
-        try:
-            self._save(runner.entry for runner in self.runners.values())
-        except KecsError as error:  # then they end once more after a restart
-            _log.warning("%s", error.message)
+def _want(wish: Wish) -> Want:
+    return Want(wish.spec.address, wish.spec.local_port, wish.target_port)
 
 
-async def _wait_for_active(runners: Sequence[Runner], seconds: float) -> None:
+async def wait_for_active(runners: Sequence[Runner], seconds: float) -> None:
+    """Return when all are ACTIVE. Raises `KecsError` for one that ended, or is not after `seconds`."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             for runner in runners:
