@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+
 import pytest
 from tests.agent.scripted import Home
+from tests.agent.shapes import make_instance, short_home
+from tests.agent.stage import Stage
 
 
 @pytest.fixture
@@ -19,3 +24,22 @@ def running(home):
     """A home whose agent runs and follows the endpoints."""
     home.launch()
     return home
+
+
+@pytest.fixture
+def play():
+    """Return what plays a scene with a stage and its manager."""
+    home = short_home()
+
+    def play(scene):
+        async def run():
+            stage = Stage(make_instance(home))
+            try:
+                await scene(stage, stage.manager)
+            finally:
+                await stage.close()
+
+        asyncio.run(run())
+
+    yield play
+    shutil.rmtree(home)

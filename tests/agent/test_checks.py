@@ -137,8 +137,6 @@ def test_a_udp_port_beside_the_only_tcp_port_is_no_choice_to_make():
         (wanted(hold_seconds=-1.0), 2, "holds connections"),
         (wanted(hold_connections=-1), 2, "holds connections"),
         (wanted(hold_seconds=float("nan")), 2, "holds connections"),
-        (wanted(auto_reconnect=False), 1, "not built yet"),
-        (ForwardSpec(target=Target(type="task", cluster="prod", tags={"a": "b"})), 1, "tags are not built"),
         (ForwardSpec(target=Target(type="service", cluster="a b", service="web")), 2, "cluster's name"),
     ],
 )

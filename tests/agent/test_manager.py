@@ -3,70 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 
 import pytest
 from tests.agent.scripted import free_port, refuses
-from tests.agent.shapes import A, B, lone, make_instance, port, service, short_home, snapshot, task, wanted
+from tests.agent.shapes import B, lone, port, snapshot, task, wanted
 
 from kecs import files
 from kecs.agent import book as module
 from kecs.agent import state
-from kecs.agent.manager import Manager
-from kecs.agent.relay import Relay
-from kecs.agent.resolver import Resolver
-from kecs.client import instance as instances
 from kecs.client import rpc_types as rpc
 from kecs.errors import KecsError
-from kecs.net.messages import Stop
-
-
-class Stage:
-    """A manager with the real relay loop; `line` is what the control plane answers."""
-
-    def __init__(self, paths):
-        self.paths = paths
-        self.relay = Relay()
-        self.line = snapshot(1, service(task(A, port(80, 29001))), lone(task(B, port(80, 29002))))
-        self.answered = asyncio.Event()
-        self.answered.set()
-        self.manager = Manager(paths, instances.require(paths), self.relay, self.ask)
-        self.resolver = Resolver(paths, self.relay, self.manager.runners, None)
-        self.manager.attach(self.resolver)
-        self.relay.start()
-
-    async def ask(self):
-        await self.answered.wait()
-        return self.line
-
-    async def start(self, *specs, **options):
-        return (await self.manager.start(rpc.StartRequest(forwards=list(specs), **options))).forwards
-
-    def saved(self):
-        return [one.local_port for one in state.load(self.paths)[0].forwards]
-
-    def close(self):
-        self.relay.send(Stop())
-        self.relay.join()
-        self.manager.close()
-
-
-@pytest.fixture
-def play():
-    home = short_home()
-
-    def play(scene):
-        async def run():
-            stage = Stage(make_instance(home))
-            try:
-                await scene(stage, stage.manager)
-            finally:
-                stage.close()
-
-        asyncio.run(run())
-
-    yield play
-    shutil.rmtree(home)
 
 
 def test_what_cannot_be_written_is_not_started(play, monkeypatch):

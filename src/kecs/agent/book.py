@@ -99,9 +99,7 @@ class Book:
         for warning in warnings:
             _log.warning("%s", warning)
         for entry in config.forwards:
-            runner = self._make(entry)
-            self.runners[entry.id] = runner
-            runner.restore()
+            self.prepare(entry).restore()
 
     def close(self) -> None:
         """Write what is still to be written; the forwards stay in their file."""
@@ -188,15 +186,17 @@ class Book:
         state.save(self._paths, config)
         self._take(config)
 
-    def begin(self, entry: Entry, sockets: ports.Sockets | None) -> Runner:
-        """Have a forward that is written listen, with its sockets, or by binding when there are none yet."""
+    def begin(self, entry: Entry, sockets: ports.Sockets) -> Runner:
+        """Have a forward that is written listen."""
+        runner = self.prepare(entry)
+        runner.adopt(sockets)
+        self.resolver.add(runner)
+        return runner
+
+    def prepare(self, entry: Entry) -> Runner:
+        """Make a forward that is written, and whose port is not free yet: `renew` makes it listen."""
         runner = self._make(entry)
         self.runners[entry.id] = runner
-        if sockets is not None:
-            runner.adopt(sockets)
-        else:
-            runner.restore()
-        self.resolver.add(runner)
         return runner
 
     def drop(self, runners: Iterable[Runner]) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from kecs.agent.choice import Candidate, has_tags, is_alive, newest_first
 from kecs.client.endpoints import EndpointPort, EndpointTask, Target
 from kecs.errors import ExitCode, KecsError
 from kecs.forward import spec as specs
@@ -28,7 +32,8 @@ class Wish:
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for forwards that lead to the same port of the same target."""
-        return (self.region, self.cluster, self.service, self.task_id, self.target_port)
+        tags = frozenset(self.spec.target.tags.items())
+        return (self.region, self.cluster, self.service, self.task_id, tags, self.target_port)
 
 
 def check_spec(spec: ForwardSpec) -> None:
@@ -44,20 +49,57 @@ def check_spec(spec: ForwardSpec) -> None:
                 "give one of this machine, such as `127.0.0.1`",
                 ExitCode.USAGE,
             )
-    if spec.target.tags:
-        raise KecsError(
-            "forwards to tasks by tags are not built yet",
-            "name the task: `kecs port-forward start task CLUSTER/TASK`; `kecs ps` lists them",
-        )
-    if not spec.auto_reconnect:
-        raise KecsError(
-            "`autoReconnect: false` is not built yet", "leave it out, or start a forward to a task"
-        )
     if not 0 <= spec.hold_seconds <= 3600 or not 0 <= spec.hold_connections <= 65536:
         raise KecsError(
             "a forward holds connections for 0 to 3600 seconds, and 0 to 65536 of them",
             "leave the limits out to have 30 s and 1024",
             ExitCode.USAGE,
+        )
+
+
+def check_file_spec(spec: ForwardSpec) -> None:
+    """Refuse what is wrong in a forward of a file, whoever read the file."""
+    if spec.name is None or spec.target_port is None:
+        lacking = "name" if spec.name is None else "targetPort"
+        raise KecsError(
+            f"the forward `{spec.name or spec.target}` has no `{lacking}`",
+            "each forward of a file has both",
+            ExitCode.USAGE,
+        )
+    check_spec(spec)
+
+
+def with_whole_task_id(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> ForwardSpec:
+    """Return `spec` with the whole id of the one task that it means, where that exists."""
+    wanted, region = spec.target.task, spec.target.region or default_region
+    if not wanted:
+        return spec
+    found = {
+        task.task_id
+        for target in targets
+        if (target.region, target.cluster) == (region, spec.target.cluster)
+        for task in target.tasks
+        if task.task_id.startswith(wanted)
+    }
+    if len(found) != 1:
+        return spec
+    target = msgspec.structs.replace(spec.target, task=found.pop())
+    return msgspec.structs.replace(spec, target=target)
+
+
+def check_strict(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> None:
+    """Refuse more than one task with the tags where only one is allowed, and list them."""
+    if not spec.strict or not spec.target.tags:
+        return
+    alive = [
+        one for one in _tagged(spec, targets, spec.target.region or default_region) if is_alive(one.task)
+    ]
+    if len(alive) > 1:
+        raise KecsError(
+            f"{len(alive)} tasks have the tags {specs.tags_text(spec.target.tags)}, and one is allowed: "
+            f"{_with_ages(alive)}",
+            "give more tags, stop the others, or leave `strict` out: the newest is chosen then",
+            ExitCode.CONFLICT,
         )
 
 
@@ -76,11 +118,12 @@ def find(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> W
     region = spec.target.region or default_region
     if spec.target.type == "service":
         target = _find_service(spec, targets, region)
-        task = None
+        task: EndpointTask | None = None
         # Those of the current revision: tasks of an older one leave.
         possible = target.ports or [port for one in target.tasks for port in one.ports]
     else:
-        target, task = _find_task(spec, targets, region)
+        look = _find_tagged if spec.target.tags else _find_task
+        target, task = look(spec, targets, region)
         possible = task.ports or target.ports
     _check_public(target, task)
     number, name = _find_port(spec, possible)
@@ -89,7 +132,7 @@ def find(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> W
         region=region,
         cluster=target.cluster,
         service=target.service if task is None else None,
-        task_id=task.task_id if task is not None else None,
+        task_id=task.task_id if task is not None and not spec.target.tags else None,
         target_port=number,
         target_port_name=name,
     )
@@ -157,6 +200,52 @@ def _find_task(spec: ForwardSpec, targets: Sequence[Target], region: str) -> tup
             ExitCode.NOT_FOUND,
         )
     raise _nothing_in(cluster, targets, region, "task")
+
+
+def _tagged(spec: ForwardSpec, targets: Sequence[Target], region: str) -> list[Candidate]:
+    return [
+        Candidate(target, task)
+        for target in targets
+        if (target.region, target.cluster) == (region, spec.target.cluster)
+        for task in target.tasks
+        if has_tags(task, spec.target.tags)
+    ]
+
+
+def _find_tagged(spec: ForwardSpec, targets: Sequence[Target], region: str) -> tuple[Target, EndpointTask]:
+    """Return the newest task with the tags, a public one where there is any."""
+    check_strict(spec, targets, region)
+    alive = newest_first([one for one in _tagged(spec, targets, region) if is_alive(one.task)])
+    if alive:
+        found = next((one for one in alive if one.target.public), alive[0])
+        return found.target, found.task
+    cluster, asked = spec.target.cluster, specs.tags_text(spec.target.tags)
+    here = [one for one in targets if (one.region, one.cluster) == (region, cluster)]
+    there = [task for target in here for task in target.tasks if is_alive(task)]
+    if not there:
+        raise _nothing_in(cluster, targets, region, "task")
+    known = sorted({f"{key}={value}" for task in there for key, value in task.tags.items()})
+    raise KecsError(
+        f"no task in the cluster `{cluster}` has the tags {asked}",
+        f"tags of its tasks: {_listed(known, 20)}" if known else f"none of its {len(there)} tasks has a tag",
+        ExitCode.NOT_FOUND,
+    )
+
+
+def _with_ages(candidates: Iterable[Candidate]) -> str:
+    """`aaaaaaaa (12 s old), bbbbbbbb (3 min old)`, the newest first."""
+    now = time.time()
+    return ", ".join(
+        f"{one.task.task_id[:8]} ({_age(now - one.task.created_at)} old)"
+        for one in newest_first(list(candidates))
+    )
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def _nothing_in(cluster: str, targets: Sequence[Target], region: str, kind: str) -> KecsError:

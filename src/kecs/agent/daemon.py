@@ -22,11 +22,15 @@ from typing import Any
 
 from kecs import __version__, aio, files, log
 from kecs.agent.manager import Manager
+from kecs.agent.names import NamesPort
+from kecs.agent.notifier import Notifier
+from kecs.agent.prober import Prober
 from kecs.agent.relay import Relay
 from kecs.agent.resolver import Resolver
 from kecs.agent.rpc import Caller, Method, RpcServer
 from kecs.agent.runner import Runner
 from kecs.agent.tunnels import Tunnels, opener
+from kecs.agent.wake import Wake
 from kecs.client import instance as instances
 from kecs.client import rpc_types as rpc
 from kecs.client import watch
@@ -35,6 +39,7 @@ from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
 from kecs.client.supervise import Supervisor
 from kecs.errors import ExitCode, KecsError
+from kecs.forward.machine import State
 from kecs.net import messages, unix
 from kecs.paths import InstancePaths, check_instance_name
 
@@ -115,15 +120,29 @@ class Agent:
             asyncio.get_running_loop().add_signal_handler(number, self._leave.set)
         self._relay = Relay()
         self._tunnels = Tunnels(self._relay, opener(self._instance), self._tunnels_changed)
-        self._manager = Manager(self._paths, self._instance, self._relay, self._ask, self._tunnels)
+        self._notifier = Notifier(self._paths.name)
+        self._manager = Manager(
+            self._paths, self._instance, self._relay, self._ask, self._tunnels, [self._state_changed]
+        )
+        self._prober = Prober(self._relay, self._tunnels, self._health_changed)
         self._resolver = Resolver(
-            self._paths, self._relay, self._manager.runners, Supervisor(self._paths, "controlplane")
+            self._paths,
+            self._relay,
+            self._manager.runners,
+            Supervisor(self._paths, "controlplane"),
+            prober=self._prober,
         )
         self._manager.attach(self._resolver)
+        self._names = NamesPort(
+            self._manager, self._instance.region, self._relay, self._resolver.picture, self._tunnels
+        )
+        self._resolver.also(self._names)
+        self._manager.applier.names = self._names
         self._connect()
         self._relay.start()
         try:
             self._manager.restore()
+            self._names.restore()
             files.write_atomic(self._paths.agent_pid, f"{os.getpid()}\n".encode())
             self._server = RpcServer(unix.bind_private(address), self._methods())
             await self._server.start()
@@ -144,11 +163,15 @@ class Agent:
         relay.on(messages.Seen, resolver.on_seen)
         relay.on(messages.Drained, resolver.on_drained)
         relay.on(messages.Refused, manager.handler(Runner.refused))
-        relay.on(messages.Waiting, manager.handler(Runner.waiting))
+        relay.on(messages.Waiting, self._waiting)
         relay.on(messages.Opened, manager.handler(Runner.opened))
         relay.on(messages.Ended, manager.handler(Runner.ended))
         relay.on(messages.CarrierLost, self._tunnels.lost)
         relay.on(messages.Congested, self._tunnels.congested)
+
+    def _waiting(self, message: messages.Waiting) -> None:
+        self._manager.handler(Runner.waiting)(message)
+        self._names.waiting(message)
 
     def _tunnels_changed(self, forwards: Collection[str]) -> None:
         self._manager.tunnels_changed(forwards)
@@ -158,6 +181,7 @@ class Agent:
         self._tasks = [
             aio.create_task(self._resolver.follow(), name="follow the endpoints"),
             aio.create_task(self._resolver.tell(), name="answer the control plane"),
+            aio.create_task(Wake(self._awoke).watch(), name="notice a sleep"),
         ]
         fateful: set[asyncio.Future[Any]] = {*self._tasks, leave, self._relay.died}
         await asyncio.wait(fateful, return_when=asyncio.FIRST_COMPLETED)
@@ -170,6 +194,26 @@ class Agent:
         await aio.cancel(leave)
         return 1
 
+    def _state_changed(self, runner: Runner, _before: State, after: State, reason: str | None) -> None:
+        if runner.id in self._manager.runners:
+            self._notifier.changed(runner.entry, after, reason)
+        else:
+            self._notifier.forget(runner.id)  # a person stopped it
+
+    def _health_changed(self, forward: str) -> None:
+        self._resolver.again(forward)
+
+    async def _awoke(self, _seconds: float) -> None:
+        """Check everything: the machine has slept."""
+        self._relay.send(messages.Awake())
+        self._prober.ask_now()
+        for runner in list(self._manager.runners.values()):
+            runner.retry()
+        try:
+            self._resolver.learn(await self._ask())
+        except KecsError as error:  # the stream of endpoints notices the same
+            _log.warning("after a sleep: %s", error.message)
+
     async def _wait_for_leave(self) -> None:
         await self._leave.wait()
 
@@ -181,10 +225,14 @@ class Agent:
         with contextlib.suppress(OSError):
             self._paths.agent_socket.unlink()
         await aio.cancel(*self._tasks)
+        await self._manager.end_tasks()
+        await self._prober.close()
+        await self._notifier.close()
         await self._tunnels.close()
         self._relay.send(messages.Stop())
         self._relay.join()
         self._manager.close()
+        self._names.leave()
         with contextlib.suppress(OSError):
             self._paths.agent_pid.unlink()
         self._lock.close()
@@ -206,6 +254,13 @@ class Agent:
             "forward.list": lambda _request, _: manager.rows(),
             "forward.get": lambda request, _: manager.get(request.forward),
             "forward.watch": self._watch,
+            "forward.apply": lambda request, _: manager.applier.apply(request),
+            "forward.down": lambda request, _: manager.applier.down(request),
+            "forward.subscribe": self._subscribe,
+            "forward.history": lambda request, _: manager.history(request.forward),
+            "forward.export": lambda _request, _: manager.export(),
+            "names.open": self._open_names,
+            "names.close": self._close_names,
         }
 
     async def _hello(self, _request: rpc.Empty, _caller: Caller) -> rpc.Hello:
@@ -224,8 +279,15 @@ class Agent:
             forwards=len(self._manager.runners),
             controlplane=self._resolver.status,
             memory=resident_bytes(),
-            warnings=self._manager.warnings,
+            warnings=[*self._manager.warnings, *self._names.warnings],
+            names_port=self._names.port,
         )
+
+    async def _open_names(self, request: rpc.NamesRequest, _caller: Caller) -> rpc.NamesReply:
+        return rpc.NamesReply(port=self._names.open(request.owner))
+
+    async def _close_names(self, request: rpc.NamesRequest, _caller: Caller) -> rpc.NamesReply:
+        return rpc.NamesReply(port=self._names.close(request.owner))
 
     async def _shutdown(self, _request: rpc.Empty, caller: Caller) -> rpc.Empty:
         self._server.refuse_more()
@@ -240,6 +302,14 @@ class Agent:
         row, leave = self._manager.watch(request.forward, tell)
         caller.on_leave.callback(leave)
         return row
+
+    async def _subscribe(self, _request: rpc.Empty, caller: Caller) -> rpc.ForwardRows:
+        def tell(news: rpc.ForwardsChanged) -> None:
+            caller.notify("forward.changed", news)
+
+        rows, leave = await self._manager.subscribe(tell)
+        caller.on_leave.callback(leave)
+        return rows
 
 
 def _log_to_standard_error() -> None:

@@ -11,30 +11,26 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from kecs.agent import checks
+from kecs.agent.applier import Applier, Asks
 from kecs.agent.book import Book, Want
 from kecs.agent.checks import Wish
+from kecs.agent.feed import Feed, Tell
 from kecs.agent.plan import New, plan
 from kecs.agent.relay import Relay
 from kecs.agent.resolver import Resolver
 from kecs.agent.runner import OnState, Runner
 from kecs.agent.state import Entry, NamesEntry
 from kecs.agent.tunnels import Tunnels
+from kecs.agent.waiting import wait_for_active
 from kecs.client import rpc_types as rpc
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
 from kecs.errors import ExitCode, KecsError
 from kecs.forward import machine as m
 from kecs.paths import InstancePaths
-
-
-class Asks(Protocol):
-    """How the manager asks for the endpoints of now; raises `KecsError` when nobody answers."""
-
-    async def __call__(self) -> EndpointsLine:
-        """Ask."""
 
 
 class Manager:
@@ -55,6 +51,9 @@ class Manager:
         self._relay = relay
         self._ask = ask
         self._one_at_a_time = asyncio.Lock()
+        self.applier = Applier(self.book, instance, relay, ask, self._one_at_a_time)
+        self._feed = Feed(self._all_rows)
+        self.book.on_change.append(self._feed.touch)
 
     @property
     def runners(self) -> dict[str, Runner]:
@@ -69,10 +68,16 @@ class Manager:
     def attach(self, resolver: Resolver) -> None:
         """Name the resolver that tells forwards what they lead to; it is made after the manager."""
         self.book.attach(resolver)
+        resolver.also(self.applier)
 
     def restore(self) -> None:
         """Bring back the forwards of `config.yaml`. Raises `KecsError` when it is of a newer version."""
         self.book.restore()
+
+    async def end_tasks(self) -> None:
+        """End what goes on by itself."""
+        await self.applier.close()
+        await self._feed.close()
 
     def close(self) -> None:
         """Write what is still to be written; the forwards stay in their file."""
@@ -146,17 +151,32 @@ class Manager:
             rows = [runner.row(counters.get(runner.id)) for runner in runners]
             gone = {runner.id for runner in runners}
             if gone:
-                book.save(entry for entry in book.entries() if entry.id not in gone)
+                autos = [] if request.all else self.applier.autos_without(runners)
+                book.save((entry for entry in book.entries() if entry.id not in gone), autos)
             book.drop(runners)
             await self._relay.stats()  # the ports are free when the person hears of it
         return rpc.ForwardRows(forwards=rows, warnings=self.warnings)
 
     async def rows(self) -> rpc.ForwardRows:
         """List all forwards, oldest first."""
-        counters = await self._relay.stats()
-        return rpc.ForwardRows(
-            forwards=[runner.row(counters.get(runner.id)) for runner in self.book.sorted()],
-            warnings=self.warnings,
+        return rpc.ForwardRows(forwards=await self._all_rows(), warnings=self.warnings)
+
+    async def subscribe(self, tell: Tell) -> tuple[rpc.ForwardRows, Callable[[], None]]:
+        """Begin to tell of all changes; return the rows of now, and how to leave."""
+        rows, leave = await self._feed.subscribe(tell)
+        return rpc.ForwardRows(forwards=rows, warnings=self.warnings), leave
+
+    async def history(self, forward: str) -> rpc.HistoryReply:
+        """Tell what happened to one forward, by id or name."""
+        return rpc.HistoryReply(events=self.book.find(forward).events)
+
+    async def export(self) -> rpc.ExportReply:
+        """Return what the forwards were asked to be, oldest first, without those that have ended."""
+        entries = [one.entry for one in self.book.sorted() if one.entry.ended is None]
+        names = self.book.config.names
+        return rpc.ExportReply(
+            forwards=[entry.spec for entry in entries],
+            names=names is not None and bool(names.owners),
         )
 
     async def get(self, forward: str) -> rpc.ForwardRow:
@@ -171,6 +191,10 @@ class Manager:
         """Begin to tell of connections and states; return the row of now, and how to leave."""
         runner = self.book.find(forward)
         return runner.row(), runner.watch(tell)
+
+    async def _all_rows(self) -> list[rpc.ForwardRow]:
+        counters = await self._relay.stats()
+        return [runner.row(counters.get(runner.id)) for runner in self.book.sorted()]
 
     # Starting
 
@@ -193,6 +217,7 @@ class Manager:
             undo.pop_all()
         book.resolver.learn(line)
         for member, place in zip(new, places, strict=True):
+            assert place.sockets is not None, "nobody gives a port up"
             book.begin(entries[member], place.sockets)
         begun: list[tuple[Runner, bool]] = []
         for each in planned:
@@ -242,21 +267,3 @@ class Manager:
 
 def _want(wish: Wish) -> Want:
     return Want(wish.spec.address, wish.spec.local_port, wish.target_port)
-
-
-async def wait_for_active(runners: Sequence[Runner], seconds: float) -> None:
-    """Return when all are ACTIVE. Raises `KecsError` for one that ended, or is not after `seconds`."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            for runner in runners:
-                while runner.state not in (m.State.ACTIVE, m.State.ENDED):
-                    await runner.change()
-    for runner in runners:
-        if runner.state is not m.State.ACTIVE:
-            why = f": {runner.reason}" if runner.reason else ""
-            when = "" if runner.state is m.State.ENDED else f" after {seconds:g} s"
-            name = runner.entry.name
-            raise KecsError(
-                f"the forward `{name}` is {runner.state.value}{when}{why}",
-                f"it stays, on port {runner.entry.local_port}; end it by `kecs port-forward stop {name}`",
-            )

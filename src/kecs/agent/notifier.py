@@ -27,7 +27,7 @@ AT_ONCE = 4
 """Notices that are on their way at the same time."""
 QUEUE = 100
 """Notices that wait, of all forwards."""
-GOODBYE = 2.0
+GOODBYE = 0.5
 """Seconds in which what is on its way may still arrive while the agent leaves."""
 
 _log = logging.getLogger(__name__)

@@ -59,6 +59,10 @@ class Picture:
         """Ids of the tasks that are leaving and must lose their connections."""
         return frozenset(self._draining)
 
+    def services(self) -> list[Target]:
+        """Return all services."""
+        return [target for key, target in self._targets.items() if key[2] is not None]
+
     def apply(self, line: EndpointsLine) -> Changes:
         """Take a `snapshot` or a `change`; return what may be other than before."""
         new = {key_of(target): target for target in line.targets}

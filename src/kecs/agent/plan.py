@@ -13,7 +13,7 @@ import msgspec
 from kecs.agent.checks import Wish
 from kecs.agent.state import Entry
 from kecs.errors import ExitCode, KecsError
-from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, default_name
+from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, ForwardSpec, Retry, Target, default_name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +31,7 @@ def plan(wishes: Sequence[Wish], existing: Sequence[Entry]) -> list[Entry | New]
     for wish in wishes:
         member = _same_as(wish, existing) or _planned(wish, planned)
         if member is None:
-            target = msgspec.structs.replace(wish.spec.target, task=wish.task_id)
+            target = msgspec.structs.replace(wish.spec.target, task=wish.task_id)  # the whole id
             member = New(wish, wish.spec.name or default_name(target, taken))
             taken.add(member.name)
         planned.append(member)
@@ -59,7 +59,7 @@ def _planned(wish: Wish, planned: Iterable[Entry | New]) -> New | None:
             continue
         other = member.wish
         same_name = wish.spec.name == other.spec.name
-        same_way = (wish.spec.local_port, wish.spec.route) == (other.spec.local_port, other.spec.route)
+        same_way = _asked(wish) == _asked(other)
         if wish.key == other.key and same_way and same_name:
             return member
         if wish.spec.name is not None and same_name:
@@ -71,12 +71,24 @@ def _planned(wish: Wish, planned: Iterable[Entry | New]) -> New | None:
     return None
 
 
+def _asked(wish: Wish) -> ForwardSpec:
+    """Return what was asked for beside the name and the target."""
+    return msgspec.structs.replace(wish.spec, name=None, target=Target(type="service"), target_port=None)
+
+
 def _does(entry: Entry, wish: Wish) -> bool:
     """Tell whether the forward does all that the wish says; what it leaves open is no difference."""
     spec = wish.spec
-    key = (entry.region, entry.cluster, entry.service, entry.task_id, entry.target_port)
+    asked = entry.spec.target.task  # not the task that it chose
+    tags = frozenset(entry.tags.items())
+    key = (entry.region, entry.cluster, entry.service, asked, tags, entry.target_port)
     return (
         key == wish.key
+        and spec.auto_reconnect == entry.auto_reconnect
+        and spec.strict == entry.strict
+        and spec.retry in (Retry(), entry.retry)
+        and spec.probe in (None, entry.probe)
+        and spec.notify in (None, entry.notify)
         and spec.local_port in (None, entry.local_port)
         and spec.address in ([], entry.address)
         and spec.route in ("auto", entry.route)

@@ -72,6 +72,8 @@ class Prober:
         self._changed = changed
         self._kept: dict[str, _Kept] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        """All that have not ended yet, those that were cancelled among them."""
         self._closed = False
 
     def filter(self, entry: Entry, resolution: Resolution) -> Resolution:
@@ -107,15 +109,16 @@ class Prober:
     async def close(self) -> None:
         """End all."""
         self._closed = True
-        tasks = [one.task for kept in self._kept.values() for one in kept.asked.values() if one.task]
         self._kept.clear()
-        await aio.cancel(*tasks)
+        await aio.cancel(*self._tasks)
 
     def _begin(self, forward: str, kept: _Kept, way: Way, endpoint: Endpoint) -> None:
         asked = kept.asked[way] = _Asked(endpoint)
         asked.task = aio.create_task(
             self._keep_asking(forward, kept, asked), name=f"probe {endpoint.id} for {kept.name}"
         )
+        self._tasks.add(asked.task)
+        asked.task.add_done_callback(self._tasks.discard)
 
     async def _keep_asking(self, forward: str, kept: _Kept, asked: _Asked) -> None:
         """Ask for ever."""

@@ -8,22 +8,25 @@ past that, the control plane hears `seen`, and `drained` for each task that is o
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Protocol
 
 from kecs.agent.drains import Drains, Holder
-from kecs.agent.picture import Picture
+from kecs.agent.picture import Changes, Picture
+from kecs.agent.resolution import Resolution
 from kecs.agent.runner import Runner, Sends
+from kecs.agent.state import Entry
 from kecs.client import watch
 from kecs.client.admin_types import PeerStatus
 from kecs.client.endpoints import EndpointsLine
 from kecs.errors import KecsError
 from kecs.forward.backoff import Backoff
-from kecs.net.messages import Barrier, Drained, Seen
+from kecs.net.messages import Barrier, Drained, Endpoint, Seen
 from kecs.paths import InstancePaths
 
 RECONNECT = Backoff(first=0.05, cap=2.0)
@@ -43,6 +46,39 @@ class Supervises(Protocol):
         """Bring the control plane back where that is wanted, with its own delays."""
 
 
+class Leads(Protocol):
+    """What leads to endpoints without being a forward of its own."""
+
+    @property
+    def id(self) -> str:
+        """Its id in the relay loop."""
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """What the relay loop may hold connections to for it."""
+
+
+class Follows(Protocol):
+    """Who else is told of changes (`kecs.agent.names.NamesPort`)."""
+
+    @property
+    def named(self) -> Mapping[str, Leads]:
+        """What it has led to endpoints, by id."""
+
+    def follow(self, changes: Changes | None) -> None:
+        """Take that the picture has changed; None: anything in it may have."""
+
+
+class Judges(Protocol):
+    """Who takes tasks out that the control plane calls ready (`kecs.agent.prober.Prober`)."""
+
+    def filter(self, entry: Entry, resolution: Resolution) -> Resolution:
+        """Return what of a forward's resolution is used."""
+
+    def forget(self, forward: str) -> None:
+        """Take that the forward is no more."""
+
+
 class Resolver:
     """The agent's only view of ECS."""
 
@@ -53,6 +89,7 @@ class Resolver:
         runners: Mapping[str, Runner],
         supervisor: Supervises,
         follow: Callable[[InstancePaths], AsyncGenerator[EndpointsLine, None]] = watch.follow_endpoints,
+        prober: Judges | None = None,
     ) -> None:
         """`runners` is the manager's dictionary, by id, as it is at each time."""
         self._paths = paths
@@ -60,7 +97,10 @@ class Resolver:
         self._runners = runners
         self._supervisor = supervisor
         self._follow = follow
-        self._picture = Picture()
+        self._prober = prober
+        self.picture = Picture()
+        """Of now; only read by others."""
+        self._others: list[Follows] = []
         self._drains = Drains()
         self._barrier = 0
         self._barriers: dict[int, tuple[int, int]] = {}
@@ -85,16 +125,20 @@ class Resolver:
 
     # Endpoints in
 
+    def also(self, other: Follows) -> None:
+        """Tell `other` of changes too, as part of what is behind the same barrier."""
+        self._others.append(other)
+
     def learn(self, line: EndpointsLine) -> None:
         """Take a snapshot that was asked for, unless the stream has told as much already."""
-        version = self._picture.version
+        version = self.picture.version
         if not self._connected or version is None or line.version > version:
             self._apply(line)
 
     def add(self, runner: Runner) -> None:
         """Tell a new forward what it leads to."""
-        if self._picture.version is not None:
-            runner.resolved(self._picture.resolve(runner.entry), self._picture.version)
+        if self.picture.version is not None:
+            runner.resolved(self._resolve(runner.entry), self.picture.version)
         if not self._connected and self._lost_since is not None:
             runner.lost(self._lost_reason())
 
@@ -102,6 +146,18 @@ class Resolver:
         """Forget a forward that has no connections any more."""
         self._drains.left(forward)
         self._to_tell.set()
+        if self._prober is not None:
+            self._prober.forget(forward)
+
+    def again(self, forward: str) -> None:
+        """Tell a forward anew what it leads to: a task of it fails its probe, or is back."""
+        runner = self._runners.get(forward)
+        if runner is not None and self.picture.version is not None:
+            runner.resolved(self._resolve(runner.entry), self.picture.version)
+
+    def _resolve(self, entry: Entry) -> Resolution:
+        resolution = self.picture.resolve(entry)
+        return resolution if self._prober is None else self._prober.filter(entry, resolution)
 
     async def follow(self) -> None:
         """Follow the endpoints for ever."""
@@ -135,16 +191,18 @@ class Resolver:
             self._seen = None
             self._drains.tell_again()
             self._apply(line, everyone=True)
-        elif line.type == "snapshot" or line.version > (self._picture.version or 0):
+        elif line.type == "snapshot" or line.version > (self.picture.version or 0):
             self._apply(line)
 
     def _apply(self, line: EndpointsLine, *, everyone: bool = False) -> None:
-        changes = self._picture.apply(line)
+        changes = self.picture.apply(line)
         for runner in list(self._runners.values()):
             if everyone or changes.concern(runner.entry):
-                runner.resolved(self._picture.resolve(runner.entry), line.version)
+                runner.resolved(self._resolve(runner.entry), line.version)
+        for other in self._others:
+            other.follow(None if everyone else changes)
         self._barrier += 1
-        draining = self._picture.draining
+        draining = self.picture.draining
         new = {task for task in draining if not self._drains.is_known(task)}
         self._drains.update(draining, self._holders(new), self._barrier)
         self._barriers[self._barrier] = (self._stream, line.version)
@@ -153,10 +211,13 @@ class Resolver:
     def _holders(self, tasks: set[str]) -> dict[str, set[Holder]]:
         holders: dict[str, set[Holder]] = {}
         if tasks:
-            for runner in self._runners.values():
-                for endpoint in runner.endpoints:
+            everything: Iterable[Leads] = itertools.chain(
+                self._runners.values(), *(other.named.values() for other in self._others)
+            )
+            for one in everything:
+                for endpoint in one.endpoints:
                     if endpoint.id in tasks:  # not one of a node's address: it belongs to no task
-                        holders.setdefault(endpoint.id, set()).add((runner.id, endpoint.id))
+                        holders.setdefault(endpoint.id, set()).add((one.id, endpoint.id))
         return holders
 
     def _lose(self, error: KecsError) -> None:

@@ -164,20 +164,20 @@ class Runner:
         self.entry = entry
         self._on_change(self)
 
-    def leave_port(self) -> None:
-        """Listen no more; open connections go on. `renew` comes next."""
+    def leave_port(self, entry: Entry, addresses: Sequence[str]) -> None:
+        """Listen no more, and be `entry` from now on; open connections go on. `renew` comes next."""
         self._cancel_timer()
         if self._listening:
             self._relay.send(Close(self.id, connections=False))
         self._listening = False
-
-    def renew(
-        self, entry: Entry, addresses: Sequence[str], sockets: tuple[socket.socket, ...] | None
-    ) -> None:
-        """Begin anew as `entry`, after `leave_port`; with bound `sockets`, or by binding when None."""
+        self._want_tunnels()
         self.entry, self.addresses = entry, list(addresses)
         self._machine = self._new_machine()
         self._resolution = Resolution((), (), m.NoEndpoint(m.NEVER_HEARD))
+        self._on_change(self)
+
+    def renew(self, sockets: tuple[socket.socket, ...] | None) -> None:
+        """Begin anew after `leave_port`: with bound sockets, or by binding when None."""
         if sockets is not None:
             self.adopt(sockets)
         else:

@@ -139,6 +139,8 @@ class AutoEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_
     owner: str
     """Real path of the file."""
     spec: AutoSpec
+    stopped: list[str] = []
+    """What a person stopped of it (`us-east-1/prod/web:80`): not made again before the file is applied."""
 
 
 class NamesEntry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

@@ -236,6 +236,15 @@ class DownRequest(Message, frozen=True, kw_only=True):
     """Real path of the file; it need not exist any more."""
 
 
+class ExportReply(Message, frozen=True, kw_only=True):
+    """Reply of `forward.export`: what forwards that have not ended were asked to be, oldest first."""
+
+    forwards: list[ForwardSpec]
+    """Each with its name, its port and its region."""
+    names: bool = False
+    """Services answer by name."""
+
+
 class ForwardsChanged(Message, frozen=True, kw_only=True):
     """What `forward.subscribe` streams: forwards that are new or other than before, and ids that are gone."""
 
@@ -286,9 +295,17 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
     "forward.list": (Empty, ForwardRows),
     "forward.get": (GetRequest, ForwardRow),
     "forward.watch": (GetRequest, ForwardRow),
+    "forward.apply": (ApplyRequest, ApplyReply),
+    "forward.down": (DownRequest, ForwardRows),
+    "forward.subscribe": (Empty, ForwardRows),
+    "forward.history": (GetRequest, HistoryReply),
+    "forward.export": (Empty, ExportReply),
+    "names.open": (NamesRequest, NamesReply),
+    "names.close": (NamesRequest, NamesReply),
 }
 """Method name -> (parameters, result). `forward.watch` answers the row, then streams notifications
-`{"jsonrpc": "2.0", "method": "forward.event", "params": ConnectionEvent}` until the client leaves."""
+`{"jsonrpc": "2.0", "method": "forward.event", "params": ConnectionEvent}` until the client leaves;
+`forward.subscribe` likewise `"forward.changed"` with `ForwardsChanged`."""
 
 ERROR_CODE = -32000
 """JSON-RPC code of a `KecsError`; its `data` is a `Failure`."""
