@@ -103,6 +103,7 @@ def answer_agent(connection: socket.socket, does) -> bool:
         "forward.subscribe": {"forwards": does.get("forwards", [])},
         "forward.apply": does.get("apply", {"steps": []}),
         "forward.down": {"forwards": does.get("forwards", [])},
+        "forward.export": does.get("export", {"forwards": []}),
         "names.open": {"port": 20009},
         "names.close": {"port": None},
         "agent.shutdown": {},

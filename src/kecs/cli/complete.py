@@ -37,7 +37,7 @@ def forwards(ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
 
 
 def targets(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete `cluster/service` or `cluster/task`; what the command takes, or both."""
+    """Complete `cluster/service` or `cluster/task`, what the command takes; with tags the cluster."""
     return _targets(ctx, ctx.info_name or "", incomplete)
 
 
@@ -54,6 +54,11 @@ def _targets(ctx: click.Context, kind: str, incomplete: str) -> list[CompletionI
         answer = ControlPlaneClient(ctx.ensure_object(Session).paths, TIMEOUT).ps()
 
         def names() -> Iterator[str]:
+            if ctx.params.get("tags"):
+                yield from sorted(
+                    {one.cluster for one in answer.services} | {one.cluster for one in answer.tasks}
+                )
+                return
             if kind != "task":
                 yield from (f"{one.cluster}/{one.service}" for one in answer.services)
             if kind != "service":

@@ -93,12 +93,12 @@ class Follower:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._reported = self._last = _mark(path)
 
     def look(self) -> bool:
         """Tell whether the file is another one than at the last report, and stands still."""
-        now = _mark(self._path)
+        now = _mark(self.path)
         settled, self._last = now == self._last, now
         if not settled or now == self._reported:
             return False

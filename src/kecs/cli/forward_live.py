@@ -77,9 +77,12 @@ class _Documents:
 class Lines:
     """A line for each forward that changed in what people look at: not for each connection."""
 
-    def __init__(self, known: Iterable[Row] = ()) -> None:
-        """Begin with rows that the person was shown already."""
-        self._before = {row["id"]: self._seen(row) for row in known}
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[object, ...]] = {}
+
+    def know(self, rows: Iterable[Row]) -> None:
+        """Note all rows of now, which the person was shown otherwise."""
+        self._before = {row["id"]: self._seen(row) for row in rows}
 
     def show(self, rows: dict[str, Row], changed: list[Row], gone: list[Row]) -> None:  # noqa: ARG002
         """Print what changed."""

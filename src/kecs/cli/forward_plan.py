@@ -18,8 +18,8 @@ Step = dict[str, Any]
 _COLOURS = {"+": "green", "~": "yellow", "=": "faint", "-": "red"}
 
 
-def show(reply: ApplyReply, *, output: str | None, dry_run: bool) -> None:
-    """Print the plan, as lines or as one document."""
+def show(reply: ApplyReply, *, here: str, output: str | None, dry_run: bool) -> None:
+    """Print the plan, as lines or as one document; `here` is the region of the instance."""
     from kecs.client.rpc_types import to_json
 
     plain = to_json(reply)
@@ -33,6 +33,8 @@ def show(reply: ApplyReply, *, output: str | None, dry_run: bool) -> None:
         out.line(f"{paint(sign, _COLOURS[step['sign']], terminal)}  {outcome(step, dry_run=dry_run)}")
         for change in step["changes"]:
             out.line(f"    {out.clean(change)}")
+        if url := _by_name(step, here, reply.names_port):
+            out.line(f"    {url}")
     if reply.names_port is not None:
         out.line(forward_row.names(reply.names_port))
 
@@ -51,3 +53,10 @@ def summary(reply: ApplyReply) -> str:
     signs = [step.sign for step in reply.steps]
     words = {"+": "start", "~": "change", "=": "keep", "-": "stop"}
     return ", ".join(f"{signs.count(sign)} to {word}" for sign, word in words.items())  # type: ignore[arg-type]
+
+
+def _by_name(step: Step, here: str, port: int | None) -> str | None:
+    row = step["forward"]
+    if row is None or port is None or step["sign"] == "-":
+        return None
+    return forward_row.by_name(row, here, port)

@@ -59,9 +59,21 @@ def target(row: Row) -> str:
     return out.clean(f"{row['cluster']}/{what}:{row['targetPort']}")
 
 
+def by_name(row: Row, here: str, port: int) -> str | None:
+    """Return where a service answers by its name on the one `port` of names; None for a task.
+
+    `here` is the region of the instance.
+    """
+    if row["service"] is None:
+        return None
+    from kecs.client import names
+
+    return names.url_of(row["service"], row["cluster"], row["region"], here, port)
+
+
 def names(port: int) -> str:
     """Return the line that says where services answer by name."""
-    return f"services answer by name too: http://SERVICE.CLUSTER.localhost:{port}/"
+    return f"services answer by name: http://SERVICE.CLUSTER.localhost:{port}/"
 
 
 def header(*, wide: bool) -> list[str]:

@@ -5,7 +5,6 @@ The agent decides what that takes (`forward.apply`); this reads the file, shows 
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +14,6 @@ import click
 from kecs.cli import config_file, forward_changes, forward_plan, targets
 from kecs.cli import forward_options as options
 from kecs.cli.commands import pass_session, rows_option
-from kecs.cli.forward_row import Row
 from kecs.cli.session import Session
 from kecs.errors import ExitCode, KecsError
 
@@ -87,17 +85,39 @@ def run(
     if not watch:
         _check(wish, reply)
         return
-    _say_what_failed(session, wish, reply)
+    watched(session, wish, follower, spec, reply)
+
+
+def watched(
+    session: Session, wish: Wish, follower: config_file.Follower, spec: FileSpec, reply: ApplyReply
+) -> None:
+    """Follow the file until Ctrl-C; `spec` is applied already, with `reply`."""
+    from kecs.cli.forward_follow import Teller, follow
+
+    teller = Teller(session, wish.owner)
+
+    def apply_again(spec: FileSpec) -> None:
+        with teller.turn:
+            told(apply(session, wish, spec))
+
+    def told(reply: ApplyReply) -> None:
+        teller.knows(reply)
+        for text in _late(wish, reply):
+            session.warn(text)
+
+    told(reply)
+    session.note(f"following `{wish.config}`; Ctrl-C leaves the forwards as they are")
     if not wish.dry_run:
-        known = [step["forward"] for step in _plain(reply) if step["forward"] and step["sign"] != "-"]
-        threading.Thread(target=_tell, args=(session, wish, known), daemon=True).start()
-    session.note(f"following `{config}`; Ctrl-C leaves the forwards as they are")
-    follow(session, wish, spec, follower)
+        teller.start()
+    try:
+        follow(session, wish.config, follower, spec, apply_again)
+    finally:
+        teller.leave()
 
 
 def apply(session: Session, wish: Wish, spec: FileSpec) -> ApplyReply:
     """Have the agent make the forwards be what `spec` says, wait if that was wished, print the plan."""
-    from kecs.client import launch
+    from kecs.client import instance, launch
     from kecs.client.rpc_types import ApplyRequest
 
     request = ApplyRequest(
@@ -112,7 +132,8 @@ def apply(session: Session, wish: Wish, spec: FileSpec) -> ApplyReply:
         session.warn(warning)
     if wish.wait is not None and not wish.dry_run:
         reply = wait_for_all(session, reply, wish.wait)
-    forward_plan.show(reply, output=wish.output, dry_run=wish.dry_run)
+    here = instance.require(session.paths).region
+    forward_plan.show(reply, here=here, output=wish.output, dry_run=wish.dry_run)
     if wish.dry_run:
         session.note(f"{forward_plan.summary(reply)}; nothing was changed")
     elif not reply.steps:
@@ -142,26 +163,6 @@ def wait_for_all(session: Session, reply: ApplyReply, seconds: float) -> ApplyRe
     return msgspec.structs.replace(reply, steps=steps)
 
 
-def follow(session: Session, wish: Wish, good: FileSpec, follower: config_file.Follower) -> None:
-    """Apply the file each time it changes, until Ctrl-C; a wrong one is named and changes nothing."""
-    wrong = False
-    while True:
-        time.sleep(config_file.LOOK)
-        if not follower.look():
-            continue
-        try:
-            spec = config_file.read(wish.owner, wish.config)
-            if spec != good:
-                _say_what_failed(session, wish, apply(session, wish, spec))
-            elif wrong:
-                session.note(f"`{wish.config}` says what it said before")
-        except KecsError as error:
-            session.warn(f"{error.message}\nthe forwards stay as they are")
-            wrong = True
-        else:
-            good, wrong = spec, False
-
-
 def _are_settled(rows: dict[str, Any]) -> bool:
     return all(row.state in ("ACTIVE", "ENDED") for row in rows.values())
 
@@ -177,11 +178,6 @@ def _check(wish: Wish, reply: ApplyReply) -> None:
     )
 
 
-def _say_what_failed(session: Session, wish: Wish, reply: ApplyReply) -> None:
-    for text in _late(wish, reply):
-        session.warn(text)
-
-
 def _late(wish: Wish, reply: ApplyReply) -> list[str]:
     """Return a sentence for each forward that was waited for in vain."""
     if wish.wait is None or wish.dry_run:
@@ -191,31 +187,3 @@ def _late(wish: Wish, reply: ApplyReply) -> list[str]:
         for step in reply.steps
         if step.sign != "-" and (row := step.forward) is not None and row.state != "ACTIVE"
     ]
-
-
-def _tell(session: Session, wish: Wish, known: list[Row]) -> None:
-    """Print what happens to the forwards of the file, for ever, on a thread of its own."""
-    from kecs.cli.forward_live import Lines
-
-    lines, rows = Lines(known), {row["id"]: row for row in known}
-    said = None
-    while True:
-        try:
-            for changed, removed in forward_changes.changes(session):
-                ours = [row for row in changed if row["owner"] == str(wish.owner)]
-                gone = [rows.pop(one) for one in removed if one in rows]
-                rows |= {row["id"]: row for row in ours}
-                lines.show(rows, ours, gone)
-                said = None
-        except KecsError as error:
-            if error.message != said:  # once, not every second
-                session.warn(error.message)
-            said = error.message
-        time.sleep(1.0)
-
-
-def _plain(reply: ApplyReply) -> list[forward_plan.Step]:
-    from kecs.client.rpc_types import to_json
-
-    steps: list[forward_plan.Step] = to_json(reply)["steps"]
-    return steps

@@ -62,6 +62,7 @@ def _start(
         raise KecsError("`--foreground` prints events, not rows", "leave out `-o`", ExitCode.USAGE)
     from kecs.client import launch
     from kecs.client.agent import AgentClient
+    from kecs.client.instance import require
     from kecs.client.rpc_types import StartRequest, to_json
 
     request = StartRequest(forwards=forwards, wait=seconds)
@@ -71,11 +72,14 @@ def _start(
         out.document([to_json(one.forward) for one in reply.forwards], output)
     else:
         for one in reply.forwards:
-            out.line(forward_row.line(to_json(one.forward)))
+            row = to_json(one.forward)
+            out.line(forward_row.line(row))
+            if port is not None and (url := forward_row.by_name(row, require(session.paths).region, port)):
+                out.line(f"    {url}")
             if not one.created:
                 session.note(f"`{one.forward.name}` was there already")
-        if port is not None:
-            out.line(forward_row.names(port))
+    if port is not None:
+        session.note(forward_row.names(port))
     if seconds is not None:
         _check_active(reply, seconds)
     if foreground:

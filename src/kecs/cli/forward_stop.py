@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from kecs.cli import complete
@@ -10,34 +12,60 @@ from kecs.cli.commands import command, pass_session
 from kecs.cli.session import Session
 from kecs.errors import ExitCode, KecsError
 
+if TYPE_CHECKING:
+    from kecs.client.agent import AgentClient
+
 
 @command("stop")
 @click.argument("forwards", nargs=-1, metavar="[ID|NAME]...", shell_complete=complete.forwards)
 @click.option("--all", "everything", is_flag=True, help="Stop all forwards of the instance.")
+@click.option(
+    "--names",
+    is_flag=True,
+    help="Let services no longer answer by name, as far as a command asked for it and not a file.",
+)
 @pass_session
-def stop(session: Session, forwards: tuple[str, ...], everything: bool) -> None:
+def stop(session: Session, forwards: tuple[str, ...], everything: bool, names: bool) -> None:
     """Close forwards and forget them: all that are named, or none when one is not there.
 
     On a stopped instance nothing is started: exit code 5.
     """
-    if bool(forwards) == everything:
-        raise KecsError(
-            "forwards are named and `--all` is given" if forwards else "no forward is named",
-            "give ids or names as in `kecs port-forward list`, or `--all`",
-            ExitCode.USAGE,
-        )
+    if bool(forwards) and everything:
+        raise _unclear("forwards are named and `--all` is given")
+    if not (forwards or everything or names):
+        raise _unclear("no forward is named")
     from kecs.client import instance, launch, lifetime
-    from kecs.client.rpc_types import StopRequest
 
     paths = session.paths
     if instance.require(paths).desired == "stopped":
         raise launch.stopped(paths)
-    if everything and not lifetime.has_forwards(paths):
+    if (everything or names) and not lifetime.has_forwards(paths):
         session.note("there is no port forward")
         return
     with launch.connect_agent(paths, session.note) as agent:
-        reply = agent.stop(StopRequest(forwards=list(forwards), all=everything))
+        if forwards or everything:
+            _stop(session, agent, forwards, everything=everything)
+        if names:
+            _close_names(session, agent)
+
+
+def _stop(session: Session, agent: AgentClient, forwards: tuple[str, ...], *, everything: bool) -> None:
+    from kecs.client.rpc_types import StopRequest
+
+    reply = agent.stop(StopRequest(forwards=list(forwards), all=everything))
     for row in reply.forwards:
         out.line(f"{row.name}  stopped")
     if not reply.forwards:
         session.note("there is no port forward")
+
+
+def _close_names(session: Session, agent: AgentClient) -> None:
+    port = agent.close_names()
+    if port is None:
+        session.note("services do not answer by name")
+    else:
+        session.note(f"services answer by name on port {port} as long as a file says `names: true`")
+
+
+def _unclear(what: str) -> KecsError:
+    return KecsError(what, "give ids or names as in `kecs port-forward list`, or `--all`", ExitCode.USAGE)

@@ -6,7 +6,7 @@ Every wrong word is a usage error here, before any daemon exists. The options ar
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from kecs.cli import targets
 from kecs.errors import ExitCode, KecsError
@@ -14,6 +14,7 @@ from kecs.errors import ExitCode, KecsError
 if TYPE_CHECKING:
     from kecs.forward.spec import ForwardSpec, Notify, Probe, Retry, RouteChoice, TargetType
 
+T = TypeVar("T")
 RETRY_KEYS = ("initial", "factor", "max", "jitter", "attempts")
 HOLD_KEYS = ("seconds", "connections")
 
@@ -125,18 +126,20 @@ def read_retry(text: str | None) -> Retry:
     values: dict[str, Any] = dict(_numbers("--retry", text, RETRY_KEYS))
     if "attempts" in values:
         values["attempts"] = _whole("--retry", "attempts", values["attempts"])
-    return Retry(**values)
+    return _checked("--retry", values, Retry)
 
 
 def read_hold(text: str | None) -> dict[str, Any]:
     """Parse `--hold` into members of a `ForwardSpec`. Raises a usage error."""
-    values = _numbers("--hold", text, HOLD_KEYS)
-    found: dict[str, Any] = {}
-    if "seconds" in values:
-        found["hold_seconds"] = values["seconds"]
+    if text is None:
+        return {}
+    from kecs.forward.document import Hold
+
+    values: dict[str, Any] = dict(_numbers("--hold", text, HOLD_KEYS))
     if "connections" in values:
-        found["hold_connections"] = _whole("--hold", "connections", values["connections"])
-    return found
+        values["connections"] = _whole("--hold", "connections", values["connections"])
+    found = _checked("--hold", values, Hold)
+    return {"hold_seconds": found.seconds, "hold_connections": found.connections}
 
 
 def read_probe(text: str | None) -> Probe | None:
@@ -149,7 +152,7 @@ def read_probe(text: str | None) -> Probe | None:
     if kind == "tcp" and not colon:
         return Probe()
     if kind == "http" and (not colon or path.startswith("/")):
-        return Probe(type="http", path=path or "/")
+        return _checked("--probe", {"type": "http", "path": path or "/"}, Probe)
     raise KecsError(f"`{text}` is no probe", "write `tcp`, or `http:/path`", ExitCode.USAGE)
 
 
@@ -169,7 +172,7 @@ def read_notify(given: tuple[str, ...]) -> Notify | None:
                 ExitCode.USAGE,
             )
         found[member] = value
-    return Notify(**found)
+    return _checked("--notify", found, Notify)
 
 
 def _listener(text: str) -> tuple[str, Any]:
@@ -191,6 +194,21 @@ def _listener(text: str) -> tuple[str, Any]:
         "write `desktop`, `command:PROGRAM ARGUMENTS`, or a URL",
         ExitCode.USAGE,
     )
+
+
+def _checked(name: str, values: dict[str, Any], kind: type[T]) -> T:
+    """Return the value that a file with the same words would have. Raises a usage error beyond its limits."""
+    import msgspec
+
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise KecsError(
+            f"`{name}` cannot be so: {where.rstrip('`')}: {what[:1].lower()}{what[1:]}",
+            "it has the limits of a file: `docs/reference/port-forward.schema.json`",
+            ExitCode.USAGE,
+        ) from error
 
 
 def _numbers(name: str, text: str | None, keys: tuple[str, ...]) -> dict[str, float]:

@@ -8,6 +8,9 @@ from kecs.cli.commands import Entry, Group
 
 COMMANDS = {
     "start": Entry("kecs.cli.port_forward:start", "Open local ports to a service or a task."),
+    "run": Entry("kecs.cli.forward_run:run", "Make the forwards be what a file says."),
+    "down": Entry("kecs.cli.forward_down:down", "Stop all forwards that a file started."),
+    "export": Entry("kecs.cli.forward_export:export", "Write the forwards as such a file."),
     "list": Entry("kecs.cli.forward_list:list_forwards", "List the forwards with their state."),
     "stop": Entry("kecs.cli.forward_stop:stop", "Close forwards and forget them."),
     "logs": Entry("kecs.cli.forward_logs:logs", "Print what happened to a forward."),
@@ -15,7 +18,7 @@ COMMANDS = {
 }
 START = {
     "service": Entry("kecs.cli.forward_start:start_service", "To all ready tasks of a service."),
-    "task": Entry("kecs.cli.forward_start:start_task", "To one task, until it ends."),
+    "task": Entry("kecs.cli.forward_start:start_task", "To one task, by its id or its tags."),
 }
 AGENT = {
     "status": Entry("kecs.cli.forward_agent:status", "Show how the agent is; exit code 0 when it runs."),

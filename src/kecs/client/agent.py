@@ -145,6 +145,11 @@ class AgentClient:
         reply: rpc.ForwardRows = self.call("forward.down", rpc_types.DownRequest(owner=owner))
         return reply
 
+    def export(self) -> rpc.ExportReply:
+        """Return what the forwards were asked to be."""
+        reply: rpc.ExportReply = self.call("forward.export")
+        return reply
+
     def history(self, forward: str) -> rpc.HistoryReply:
         """Return what happened to one forward, by id or name, since the agent started."""
         from kecs.client import rpc_types
