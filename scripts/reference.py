@@ -39,7 +39,8 @@ RPC_HEAD = f"""\
 JSON-RPC 2.0 on `port-forwards/agent.sock`, one JSON object a line, UTF-8. An error of KECS itself has the
 code {rpc_types.ERROR_CODE} and a [Failure](#failure) as its `data`. `forward.watch` answers the row, then
 sends notifications `{{"jsonrpc": "2.0", "method": "forward.event", "params": …}}` with a
-[ConnectionEvent](#connectionevent) each, until the client leaves.
+[ConnectionEvent](#connectionevent) each, until the client leaves. `forward.subscribe` answers all forwards, then
+sends `"forward.changed"` with [ForwardsChanged](#forwardschanged).
 """
 CONTROL_PLANE_HEAD = """\
 HTTP/1.1 on `controlplane.sock`, for the command line and the agent; the TCP port of the ECS API does not
@@ -158,7 +159,7 @@ def rpc_page() -> str:
         for method, (request, reply) in rpc_types.METHODS.items()
     )
     roots: list[Any] = [kind for pair in rpc_types.METHODS.values() for kind in pair]
-    roots += [rpc_types.ConnectionEvent, rpc_types.Failure]
+    roots += [rpc_types.ConnectionEvent, rpc_types.ForwardsChanged, rpc_types.Failure]
     parts = [
         "# The agent's RPC\n",
         GENERATED,
@@ -219,6 +220,8 @@ def _type(kind: Any) -> str:
     if kind in words:
         return words[kind]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        return _type(arguments[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type(one) for one in arguments)
     if origin is typing.Literal:
