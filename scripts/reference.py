@@ -39,8 +39,8 @@ RPC_HEAD = f"""\
 JSON-RPC 2.0 on `port-forwards/agent.sock`, one JSON object a line, UTF-8. An error of KECS itself has the
 code {rpc_types.ERROR_CODE} and a [Failure](#failure) as its `data`. `forward.watch` answers the row, then
 sends notifications `{{"jsonrpc": "2.0", "method": "forward.event", "params": …}}` with a
-[ConnectionEvent](#connectionevent) each, until the client leaves. `forward.subscribe` answers all forwards, then
-sends `"forward.changed"` with [ForwardsChanged](#forwardschanged).
+[ConnectionEvent](#connectionevent) each, until the client leaves. `forward.subscribe` answers all forwards,
+then sends `"forward.changed"` with [ForwardsChanged](#forwardschanged).
 """
 CONTROL_PLANE_HEAD = """\
 HTTP/1.1 on `controlplane.sock`, for the command line and the agent; the TCP port of the ECS API does not
