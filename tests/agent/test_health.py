@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.agent.shapes import A, B, entry, lone, port, service, task
 from tests.agent.test_routes import node, pod, resolve, tunnel
@@ -125,3 +126,36 @@ def test_the_most_frequent_answer_is_named_first():
     now = without(whole, failing(whole, A, error="rare") | failing(whole, B, C))
 
     assert now.verdict == NoEndpoint(f"3 of 3 tasks fail their probe: {BAD}, rare")
+
+
+def with_tags(*tasks):
+    forward = entry(type="task", task_id=None, tags={"app": "web"})
+    tagged = [msgspec.structs.replace(one, tags={"app": "web"}, created_at=n) for n, one in enumerate(tasks)]
+    return resolve(forward, *(lone(one) for one in tagged))
+
+
+def test_when_the_newest_task_with_the_tags_fails_the_next_one_takes_over():
+    whole = with_tags(local(A, 29001), local(B, 29002), local(C, 29003))
+    assert whole.chosen.task_id == C
+    assert {endpoint.id for endpoint in to_ask(whole).values()} == {A, B, C}
+
+    now = without(whole, failing(whole, C))
+
+    assert [(one.id, one.draining) for one in now.endpoints] == [(B, False), (A, True)]
+    assert (now.chosen.task_id, now.older, now.verdict) == (B, {A}, EndpointsReady())
+    assert now.note == f"1 of 3 tasks fails its probe: {BAD}"
+
+    last = without(whole, failing(whole, B, C))
+    assert [(one.id, one.draining) for one in last.endpoints] == [(B, True), (A, False)]
+    assert last.chosen.task_id == A
+
+    none = without(whole, failing(whole, A, B, C))
+    assert none.verdict == NoEndpoint(f"3 of 3 tasks fail their probe: {BAD}")
+    assert none.chosen is None
+    assert all(one.draining for one in none.endpoints)
+
+
+def test_that_an_older_task_fails_is_nobody_s_concern():
+    whole = with_tags(local(A, 29001), local(B, 29002))
+
+    assert without(whole, failing(whole, A)) is whole

@@ -49,7 +49,7 @@ def resolve_one(entry: Entry, candidates: Sequence[Candidate]) -> Resolution:
     chosen: Candidate | None = None
     endpoints: list[Endpoint] = []
     rows: list[EndpointRow] = []
-    older: set[str] = set()
+    older: list[ChosenTask] = []
     for one in newest_first(candidates):
         if not one.target.public or one.task.last_status == "STOPPED":
             continue
@@ -58,18 +58,23 @@ def resolve_one(entry: Entry, candidates: Sequence[Candidate]) -> Resolution:
         if chosen is None and not ambiguous and one.task.last_status == "RUNNING" and any_ready(to_it):
             chosen = one
         elif any_ready(to_it):
-            older.add(one.task.task_id)
+            older.append(_chosen(one))
             to_it = tuple(replace(each, draining=True) for each in to_it)
         endpoints += to_it
     return Resolution(
         tuple(endpoints),
         tuple(rows),
         EndpointsReady() if chosen else NoEndpoint(_why_none(entry, alive, ambiguous=ambiguous)),
-        ChosenTask(task_id=chosen.task.task_id, created_at=chosen.task.created_at) if chosen else None,
+        _chosen(chosen) if chosen else None,
         len(alive) if entry.tags else None,
-        frozenset(older),
+        frozenset(one.task_id for one in older),
         why_ended(one.task for one in candidates),
+        tuple(older) if chosen else (),
     )
+
+
+def _chosen(one: Candidate) -> ChosenTask:
+    return ChosenTask(task_id=one.task.task_id, created_at=one.task.created_at)
 
 
 def _why_none(entry: Entry, alive: Sequence[Candidate], *, ambiguous: bool) -> str:

@@ -54,9 +54,14 @@ def way_of(endpoint: Endpoint) -> Way:
 def to_ask(resolution: Resolution) -> dict[Way, Endpoint]:
     """Return what a probe asks: each task on its own, and the addresses of nodes only without such a way.
 
-    Behind a node's address Kubernetes chooses who answers, so it says little of any one task.
+    Behind a node's address Kubernetes chooses who answers, so it says little of any one task. Tasks that
+    were passed over for a newer one are asked too: one of them may have to take over.
     """
-    taking = [endpoint for endpoint in resolution.endpoints if not endpoint.draining]
+    taking = [
+        replace(endpoint, draining=False)
+        for endpoint in resolution.endpoints
+        if not endpoint.draining or endpoint.id in resolution.older
+    ]
     own = [endpoint for endpoint in taking if not is_node(endpoint.id)]
     return {way_of(endpoint): endpoint for endpoint in own or taking}
 
@@ -65,23 +70,34 @@ def without(resolution: Resolution, failing: Mapping[Way, str]) -> Resolution:
     """Take those that fail out of what a forward leads to; `failing` says what each answered.
 
     Connections that they have stay. While a task fails no node's address is used either where there is
-    another way, since Kubernetes goes on choosing that task behind it.
+    another way, since Kubernetes goes on choosing that task behind it. Where one task was chosen of several
+    and fails, the next one that is well takes over.
     """
     asked = to_ask(resolution)
     bad = {way: error for way, error in failing.items() if way in asked}
-    if not bad:
-        return resolution
-    kept = tuple(
-        endpoint
-        for endpoint in resolution.endpoints
-        if endpoint.draining or (way_of(endpoint) in asked and way_of(endpoint) not in bad)
-    )
     errors = {way[0]: error for way, error in bad.items()}
+    if not bad or (resolution.others and resolution.chosen and resolution.chosen.task_id not in errors):
+        return resolution
+    successor = next((one for one in resolution.others if one.task_id not in errors), None)
+    taking = {way for way, one in asked.items() if way not in bad and one.id not in resolution.older}
+    if successor is not None:
+        taking |= {way for way, one in asked.items() if one.id == successor.task_id}
+    kept = tuple(
+        replace(endpoint, draining=way_of(endpoint) not in taking)
+        for endpoint in resolution.endpoints
+        if endpoint.draining or way_of(endpoint) in taking
+    )
     reason = _reason(errors, {way[0] for way in asked})
-    rows = tuple(_row(row, errors) for row in resolution.rows)
-    if any(not endpoint.draining for endpoint in kept):
-        return replace(resolution, endpoints=kept, rows=rows, note=reason)
-    return replace(resolution, endpoints=kept, rows=rows, verdict=NoEndpoint(reason))
+    serves = any(not endpoint.draining for endpoint in kept)
+    return replace(
+        resolution,
+        endpoints=kept,
+        rows=tuple(_row(row, errors) for row in resolution.rows),
+        verdict=resolution.verdict if serves else NoEndpoint(reason),
+        note=reason if serves else None,
+        chosen=successor if resolution.others else resolution.chosen,
+        older=resolution.older - {successor.task_id} if successor else resolution.older,
+    )
 
 
 def _row(row: EndpointRow, errors: Mapping[str, str]) -> EndpointRow:

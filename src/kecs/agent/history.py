@@ -71,6 +71,8 @@ def _by_task(resolution: Resolution) -> dict[str, EndpointRow]:
 
 
 def _condition(row: EndpointRow) -> str:
+    if row.failing is not None:
+        return f"out of the balance: {row.failing}"
     return "leaving" if row.draining else "ready" if row.ready else "not ready"
 
 

@@ -34,6 +34,8 @@ class Resolution:
     """Tasks that are ready and get no new connections, since another was chosen."""
     ended: Mapping[str, str] = field(default_factory=dict)
     """Task id -> why it is STOPPED, of those that could have been in here."""
+    others: tuple[ChosenTask, ...] = ()
+    """Those that are `older`, the newest first: who takes over when the chosen one fails its probe."""
     note: str | None = None
     """What a person should know although it serves; the reason of a forward that is ACTIVE."""
 
