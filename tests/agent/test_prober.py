@@ -52,7 +52,7 @@ class Stage:
     def send(self, message):
         raise AssertionError(f"nothing goes through the loop: {message}")
 
-    want = error = send
+    want = is_open = send
 
     async def next_change(self):
         async with asyncio.timeout(10):
@@ -220,14 +220,14 @@ ONLY = lone(pod(A))
 class Tunnels:
     def __init__(self):
         self.wanted = {}
-        self.broken = None
+        self.opened = True
 
     def want(self, forward, names):
         self.wanted[forward] = set(names)
 
-    def error(self, name):
+    def is_open(self, name):
         assert name == NAME
-        return self.broken
+        return self.opened
 
 
 class Far:
@@ -321,7 +321,7 @@ def test_a_tunnel_that_is_broken_says_nothing_of_the_task(monkeypatch):
             prober.filter(forward, whole)
             await soon(changed)
             assert prober.filter(forward, whole).endpoints == ()
-            tunnels.broken = "the API server does not answer"
+            tunnels.opened = False
             await soon(changed)
             assert prober.filter(forward, whole) is whole, "a node's address may still lead there"
 

@@ -115,6 +115,24 @@ def test_a_lost_one_is_opened_again_at_once_unless_others_are_left(play):
     play(scene)
 
 
+def test_one_is_open_from_its_opening_until_the_last_of_a_pod_is_lost(play):
+    async def scene(stage):
+        assert not stage.tunnels.is_open("ns/a")
+        stage.gate.clear()
+        stage.tunnels.want("pf-1", {"ns/a"})
+        assert not stage.tunnels.is_open("ns/a")
+        stage.gate.set()
+        await stage.until(stage.carried)
+        assert stage.tunnels.is_open("ns/a")
+        stage.tunnels.lost(CarrierLost("ns/a", "it broke", 1))
+        assert stage.tunnels.is_open("ns/a")
+        stage.tunnels.lost(CarrierLost("ns/a", "it broke", 0))
+        assert not stage.tunnels.is_open("ns/a")
+        await stage.until(lambda: stage.tunnels.is_open("ns/a"))
+
+    play(scene)
+
+
 def test_a_congested_one_gets_another_beside_it_but_not_without_end(play):
     async def scene(stage):
         stage.tunnels.want("pf-1", {"ns/a"})

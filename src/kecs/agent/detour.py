@@ -29,8 +29,8 @@ class KeepsTunnels(Protocol):
     def want(self, forward: str, names: Collection[str]) -> None:
         """Keep tunnels to these Pods open for the forward."""
 
-    def error(self, name: str) -> str | None:
-        """Say why there is none to this Pod."""
+    def is_open(self, name: str) -> bool:
+        """Tell whether there is a tunnel to this Pod."""
 
 
 class Detour:
@@ -50,9 +50,9 @@ class Detour:
         relay.send(Snapshot(self._name, 1, (endpoint,)))
 
     @property
-    def broken(self) -> bool:
-        """Whether there is no tunnel: then nothing can be said of the task."""
-        return self._tunnels.error(self._carrier) is not None
+    def open(self) -> bool:
+        """Whether there is a tunnel: without one nothing can be said of the task."""
+        return self._tunnels.is_open(self._carrier)
 
     def close(self) -> None:
         """Let it go."""

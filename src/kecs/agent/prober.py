@@ -28,9 +28,15 @@ from kecs.net.messages import Endpoint
 AT_ONCE = 64
 """Probes under way at the same time, of all forwards."""
 SPREAD = 0.1
-"""Part of itself by which an interval is shortened, at most."""
+"""Part of itself by which an interval is shortened at random, at most: 200 forwards do not ask together."""
+NO_WAY = 0.05
+"""Seconds until it is asked again when no tunnel was open; twice as long each time, up to the interval."""
 
 _log = logging.getLogger(__name__)
+
+
+class CannotAskError(Exception):
+    """There is no way to the task now, which says nothing of the task."""
 
 
 class _Asked:
@@ -124,13 +130,17 @@ class Prober:
         """Ask for ever."""
         with contextlib.ExitStack() as at_the_end:
             ask = self._way_to(forward, asked.endpoint, at_the_end)
+            missed = 0
             while True:
                 asked.at_once.clear()
-                async with self._room:
-                    error = await ask(kept.probe)
+                try:
+                    async with self._room:
+                        error, missed = await ask(kept.probe), 0
+                except CannotAskError:
+                    error, missed = None, missed + 1
                 self._heard(forward, kept, asked, error)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_interval(kept.probe)):
+                    async with asyncio.timeout(_pause(kept.probe, missed)):
                         await asked.at_once.wait()
 
     def _way_to(
@@ -145,14 +155,14 @@ class Prober:
             if detour is None:
                 try:
                     detour = Detour(forward, endpoint, self._relay, self._tunnels)
-                except KecsError as failure:  # no descriptor: it says nothing of the task
+                except KecsError as failure:  # no descriptor
                     _log.warning("cannot probe %s: %s", endpoint.carrier, failure.message)
-                    return None
+                    raise CannotAskError from failure
                 at_the_end.callback(detour.close)
-            if detour.broken:
-                return None
-            error = await probing.ask(probe, "127.0.0.1", detour.port, carried=True)
-            return None if detour.broken else error  # without a tunnel nothing can be said
+            error = await probing.ask(probe, "127.0.0.1", detour.port, carried=True) if detour.open else None
+            if not detour.open:
+                raise CannotAskError
+            return error
 
         return ask
 
@@ -164,8 +174,10 @@ class Prober:
         self._changed(forward)
 
 
-def _interval(probe: Probe) -> float:
-    """Return the seconds until the next probe, spread so that 200 forwards do not ask together."""
+def _pause(probe: Probe, missed: int) -> float:
+    """Return the seconds until the next probe, after so many in a row that could not be made."""
+    if missed:
+        return Backoff(NO_WAY, cap=probe.interval).delay(missed - 1, random.random)
     return Backoff(probe.interval, cap=probe.interval, jitter=SPREAD).delay(0, random.random)
 
 

@@ -58,6 +58,8 @@ class _Kept:
         self.missing = asyncio.Event()
         """One has to be opened."""
         self.missing.set()
+        self.open = False
+        """There is one, as far as the relay loop has said."""
         self.failures = 0
         self.error: str | None = None
         self.task: asyncio.Task[None] | None = None
@@ -98,12 +100,18 @@ class Tunnels:
         kept = self._kept.get(name)
         return None if kept is None else kept.error
 
+    def is_open(self, name: str) -> bool:
+        """Tell whether there is a tunnel to this Pod."""
+        kept = self._kept.get(name)
+        return kept is not None and kept.open
+
     def lost(self, message: CarrierLost) -> None:
         """Take that a tunnel has ended: another one is opened at once, unless others are left."""
         kept = self._kept.get(message.name)
         log = _log.info if kept is None else _log.warning
         log("lost a tunnel to %s: %s", message.name, message.why, extra={"left": message.left})
         if kept is not None and not message.left:
+            kept.open = False
             kept.missing.set()
 
     def congested(self, message: Congested) -> None:
@@ -147,6 +155,7 @@ class Tunnels:
     def _opened(self, name: str, kept: _Kept) -> None:
         _log.info("opened a tunnel to %s", name)
         kept.failures = 0
+        kept.open = True
         if kept.error is not None:
             kept.error = None
             self._changed(kept.wanted_by)
