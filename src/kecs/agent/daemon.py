@@ -287,7 +287,9 @@ class Agent:
         return rpc.NamesReply(port=self._names.open(request.owner))
 
     async def _close_names(self, request: rpc.NamesRequest, _caller: Caller) -> rpc.NamesReply:
-        return rpc.NamesReply(port=self._names.close(request.owner))
+        port = self._names.close(request.owner)
+        await self._relay.stats()  # the port is free when the person hears of it
+        return rpc.NamesReply(port=port)
 
     async def _shutdown(self, _request: rpc.Empty, caller: Caller) -> rpc.Empty:
         self._server.refuse_more()
