@@ -14,6 +14,7 @@ from kecs.agent import runner as module
 from kecs.agent.picture import Picture
 from kecs.agent.runner import Runner
 from kecs.forward import machine as m
+from kecs.forward.spec import Retry
 from kecs.net.listener import PortTaken
 from kecs.net.messages import (
     Close,
@@ -123,10 +124,7 @@ def test_a_snapshot_follows_the_listener_and_is_not_repeated(play):
     play(scene, hold_seconds=5.0, hold_connections=7)
 
 
-def test_a_taken_port_is_tried_again_until_it_is_free(play, monkeypatch):
-    monkeypatch.setattr(m.ForwardMachine.__init__, "__kwdefaults__",
-                        {"retry": m.Backoff(0.01, 0.01), "ended": None})  # fmt: skip
-
+def test_a_taken_port_is_tried_again_until_it_is_free(play):
     async def scene(stage, runner):
         stage.taken = True
         runner.restore()
@@ -141,7 +139,22 @@ def test_a_taken_port_is_tried_again_until_it_is_free(play, monkeypatch):
         assert runner.state is m.State.ACTIVE
         assert stage.take() == [Listen(ID, (), HoldLimits()), SERVED]
 
-    play(scene)
+    play(scene, retry=Retry(initial=0.01, max=0.01))
+
+
+def test_a_port_that_stays_taken_is_given_up_when_the_entry_says_so(play):
+    async def scene(stage, runner):
+        stage.taken = True
+        runner.restore()
+        async with asyncio.timeout(5):
+            await runner.change()
+        assert runner.state is m.State.FAILED
+        assert runner.reason == f"{TAKEN.message}; given up after 1 retry: free the port, then start it again"
+        stage.taken = False
+        runner.retry()
+        assert runner.state is m.State.WAITING
+
+    play(scene, retry=Retry(initial=0.01, max=0.01, attempts=1))
 
 
 def test_a_stop_closes_everything_and_the_timer(play):

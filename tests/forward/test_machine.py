@@ -16,9 +16,9 @@ NONE = "no task of prod/web is ready (2 PENDING)"
 LOST = "control plane not reachable since 14:00:00"
 
 
-def play(*script, ended=None):
+def play(*script, ended=None, attempts=0):
     """Feed events at 0, 1, 2 … seconds; each must give the effects beside it."""
-    machine = ForwardMachine(lambda: 0.0, ended=ended)
+    machine = ForwardMachine(lambda: 0.0, ended=ended, attempts=attempts)
     for now, (event, *effects) in enumerate(script):
         assert machine.handle(event, float(now)) == effects, f"at {now}, {event}"
     return machine
@@ -116,6 +116,35 @@ def test_histories(script):
     play(*script)
 
 
+def test_it_gives_up_when_its_retries_are_used_up_and_says_what_to_do():
+    given_up = f"{TAKEN}; given up after 2 retries: free the port, then start it again"
+    machine = play(
+        (m.Started(), m.Bind()),
+        (m.BindFailed(TAKEN), m.RetryAt(1.5), changed("FAILED", TAKEN)),
+        (m.RetryDue(), m.Bind()),
+        (m.BindFailed(TAKEN), m.RetryAt(4.0)),
+        (m.RetryDue(), m.Bind()),
+        (m.BindFailed(TAKEN), m.CancelRetry(), changed("FAILED", given_up)),
+        (m.EndpointsReady(),),
+        (m.RetryDue(), m.Bind()),  # a person's start, or a wake from sleep
+        (m.BindFailed(TAKEN), m.CancelRetry()),
+        (m.RetryDue(), m.Bind()),
+        (m.Bound(), m.CancelRetry(), changed("ACTIVE")),
+        attempts=2,
+    )
+
+    assert machine.state is State.ACTIVE
+
+
+def test_one_retry_is_not_retries():
+    machine = play(attempts=1)
+    machine.handle(m.Started(), 0.0)
+    machine.handle(m.BindFailed(TAKEN), 0.0)
+    machine.handle(m.BindFailed(TAKEN), 1.0)
+
+    assert machine.reason == f"{TAKEN}; given up after 1 retry: free the port, then start it again"
+
+
 def test_the_backoff_begins_anew_once_it_was_bound():
     machine = play((m.Started(), m.Bind()))
     for _ in range(10):
@@ -156,8 +185,11 @@ def test_the_table_answers_all_that_comes_from_outside_in_every_state():
 class World:
     """What a runner is to the machine: a port that may be taken, a timer, a listener."""
 
-    def __init__(self):
-        self.machine = ForwardMachine(lambda: 0.5)
+    def __init__(self, attempts=0):
+        self.machine = ForwardMachine(lambda: 0.5, attempts=attempts)
+        self.attempts = attempts
+        self.retries = 0
+        """Since it last could be bound, by the timer alone."""
         self.now = 0.0
         self.taken = False
         self.listening = False
@@ -176,12 +208,14 @@ class World:
                         self.feed(m.BindFailed(TAKEN))
                     else:
                         self.listening = True
+                        self.retries = 0
                         self.opened += 1
                         self.feed(m.Bound())
                 case m.Close():
                     assert self.machine.state is State.ENDED, "only an end closes the listener"
                     self.listening = False
                 case m.RetryAt(time):
+                    assert self.attempts == 0 or self.retries < self.attempts, "it gives up in the end"
                     assert self.now < time <= self.now + m.BIND_RETRY.cap
                     self.timer = time
                 case m.CancelRetry():
@@ -198,6 +232,7 @@ class World:
         self.now += seconds
         if self.timer is not None and self.timer <= self.now:
             self.timer = None
+            self.retries += 1
             self.feed(m.RetryDue())
 
 
@@ -212,10 +247,19 @@ STEPS = st.one_of(
 ENDS = st.sampled_from([None, m.TargetGone("task 1 is gone"), m.Stopped()])
 
 
-@given(st.booleans(), st.lists(STEPS, max_size=40), ENDS, st.lists(STEPS, max_size=10))
-def test_every_history_settles(taken, history, end, after):
-    """Whatever happened: a free port and a ready endpoint make it ACTIVE; an end is an end."""
-    world = World()
+@given(
+    st.booleans(),
+    st.integers(0, 3),
+    st.lists(STEPS, max_size=40),
+    ENDS,
+    st.lists(STEPS, max_size=10),
+)
+def test_every_history_settles(taken, attempts, history, end, after):
+    """Whatever happened: a free port and a ready endpoint make it ACTIVE; an end is an end.
+
+    One that gave up waits for no timer, says so, and needs one word of a person.
+    """
+    world = World(attempts)
     world.taken = taken
     world.feed(m.Started())
     for step in [*history, end, *after]:
@@ -233,6 +277,11 @@ def test_every_history_settles(taken, history, end, after):
                 world.feed(step)
     world.taken = False
     world.pass_time(m.BIND_RETRY.cap)
+    if world.machine.state is State.FAILED:
+        assert attempts, "only one with a limit gives up"
+        assert world.timer is None
+        assert "given up after" in world.machine.reason
+        world.feed(m.RetryDue())
     world.feed(m.EndpointsReady())
 
     assert world.machine.state is (State.ACTIVE if end is None else State.ENDED)

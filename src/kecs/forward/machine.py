@@ -26,9 +26,9 @@ class State(Enum):
     WAITING = "WAITING"
     """Listening, none is ready: new connections are held."""
     FAILED = "FAILED"
-    """Not listening; tried again."""
+    """Not listening; tried again, unless its `retry.attempts` are used up."""
     ENDED = "ENDED"
-    """Its task is gone, or it was stopped: closed for good."""
+    """What it led to is gone, or it was stopped: closed for good."""
 
 
 # Events
@@ -72,14 +72,17 @@ class ControlPlaneLost:
 
 @dataclass(frozen=True, slots=True)
 class TargetGone:
-    """What the forward leads to ended and cannot come back (a task, never a service)."""
+    """What the forward leads to ended and cannot come back.
+
+    That is a task, also one that `autoReconnect: false` pinned for a service or tags; a service never is.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDue:
-    """The time of `RetryAt` has come."""
+    """The time of `RetryAt` has come, or somebody asks for a try now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ class Do(Enum):
     """What a transition does."""
 
     BIND = "Bind"
-    RETRY = "RetryAt"
+    RETRY = "RetryAt, or CancelRetry once the retries are used up"
     CANCEL_RETRY = "CancelRetry"
     CLOSE_LISTENER = "Close(connections=False)"
     CLOSE_ALL = "Close(connections=True)"
@@ -222,12 +225,22 @@ class ForwardMachine:
     """State, reason, and the facts behind them."""
 
     def __init__(
-        self, random: Callable[[], float], *, retry: Backoff = BIND_RETRY, ended: str | None = None
+        self,
+        random: Callable[[], float],
+        *,
+        retry: Backoff = BIND_RETRY,
+        attempts: int = 0,
+        ended: str | None = None,
     ) -> None:
-        """Begin STARTING, or ENDED for the reason `ended`."""
+        """Begin STARTING, or ENDED for the reason `ended`.
+
+        After `attempts` retries of a port that cannot be bound it gives up and stays FAILED; 0: it never
+        gives up. A `RetryDue` that comes all the same is one more try.
+        """
         self.state = State.STARTING if ended is None else State.ENDED
         self._random = random
         self._retry = retry
+        self._attempts = attempts
         self._failures = 0
         self._failure: str | None = None
         self._ready = False
@@ -244,11 +257,20 @@ class ForwardMachine:
             case State.WAITING:
                 return self._lost or self._waits_for
             case State.FAILED:
-                return self._failure
+                return f"{self._failure}; {self._given_up}" if self._gave_up else self._failure
             case State.ENDED:
                 return self._ended
             case State.STARTING:
                 return None
+
+    @property
+    def _gave_up(self) -> bool:
+        return 0 < self._attempts < self._failures
+
+    @property
+    def _given_up(self) -> str:
+        retries = "1 retry" if self._attempts == 1 else f"{self._attempts} retries"
+        return f"given up after {retries}: free the port, then start it again"
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event; return what is to be done about it, in order."""
@@ -292,6 +314,8 @@ class ForwardMachine:
             case Do.BIND:
                 return Bind()
             case Do.RETRY:
+                if self._gave_up:
+                    return CancelRetry()
                 return RetryAt(now + self._retry.delay(self._failures - 1, self._random))
             case Do.CANCEL_RETRY:
                 return CancelRetry()
