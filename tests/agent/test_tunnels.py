@@ -11,6 +11,7 @@ from kecs import aio
 from kecs.agent import tunnels
 from kecs.agent.tunnels import MOST, Tunnels, in_a_thread
 from kecs.errors import KecsError
+from kecs.forward.backoff import Backoff
 from kecs.net.messages import CarrierLost, Carry, Congested, Retire
 
 
@@ -157,6 +158,20 @@ def test_what_is_wrong_is_known_until_it_works(play):
         await stage.until(lambda: stage.tunnels.error("ns/a") is None)
         assert stage.told == [["pf-1"]] * 3
         assert stage.tunnels.error("ns/unknown") is None
+
+    play(scene)
+
+
+def test_after_a_sleep_nothing_waits_for_its_next_try(play, monkeypatch):
+    monkeypatch.setattr(tunnels, "AGAIN", Backoff(first=3600.0, cap=3600.0))
+
+    async def scene(stage):
+        stage.failures = [OSError("no route")]
+        stage.tunnels.want("pf-1", {"ns/a"})
+        await stage.until(lambda: stage.tunnels.error("ns/a"))
+        await asyncio.sleep(0)
+        stage.tunnels.hurry()
+        await stage.until(stage.carried)
 
     play(scene)
 

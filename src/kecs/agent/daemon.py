@@ -206,6 +206,7 @@ class Agent:
     async def _awoke(self, _seconds: float) -> None:
         """Check everything: the machine has slept."""
         self._relay.send(messages.Awake())
+        self._tunnels.hurry()
         self._prober.ask_now()
         for runner in list(self._manager.runners.values()):
             runner.retry()

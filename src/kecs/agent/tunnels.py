@@ -60,6 +60,8 @@ class _Kept:
         self.missing.set()
         self.open = False
         """There is one, as far as the relay loop has said."""
+        self.at_once = asyncio.Event()
+        """The pause before the next try is over."""
         self.failures = 0
         self.error: str | None = None
         self.task: asyncio.Task[None] | None = None
@@ -121,6 +123,11 @@ class Tunnels:
             _log.info("opening one more tunnel to %s beside %d", message.name, message.carriers)
             kept.missing.set()
 
+    def hurry(self) -> None:
+        """Open those that are missing at once: the machine has slept, and the way may be there again."""
+        for kept in self._kept.values():
+            kept.at_once.set()
+
     async def close(self) -> None:
         """Open nothing more; those that are open are the relay loop's."""
         self._closed = True
@@ -150,7 +157,10 @@ class Tunnels:
                     self._opened(name, kept)
                     continue
             kept.missing.set()
-            await asyncio.sleep(AGAIN.delay(kept.failures - 1, random.random))
+            kept.at_once.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AGAIN.delay(kept.failures - 1, random.random)):
+                    await kept.at_once.wait()
 
     def _opened(self, name: str, kept: _Kept) -> None:
         _log.info("opened a tunnel to %s", name)
