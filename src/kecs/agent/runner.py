@@ -32,6 +32,7 @@ from kecs.client.rpc_types import (
 )
 from kecs.errors import KecsError
 from kecs.forward import machine as m
+from kecs.forward.backoff import Backoff
 from kecs.net import listener
 from kecs.net.messages import (
     Close,
@@ -444,7 +445,9 @@ class Runner:
             self._on_state(self, before, state, reason)
 
     def _new_machine(self) -> m.ForwardMachine:
-        return m.ForwardMachine(random.random, ended=self.entry.ended)
+        retry = self.entry.retry
+        backoff = Backoff(retry.initial, retry.max, retry.factor, retry.jitter)
+        return m.ForwardMachine(random.random, retry=backoff, attempts=retry.attempts, ended=self.entry.ended)
 
 
 def _shown(resolution: Resolution) -> object:
