@@ -150,6 +150,11 @@ def test_names_are_shown_below_what_they_lead_to(kecs, running):
     ]
 
 
+def test_names_that_this_file_does_not_wish_are_not_shown(kecs, running):
+    running.daemons_do(agent={"apply": {"steps": [step("+", WEB)], "namesPort": 20009}})
+    assert "20009" not in kecs("pf", "run").out
+
+
 def test_wait_returns_when_all_serve_and_prints_them_so(kecs, running):
     running.daemons_do(
         agent={"apply": {"steps": [step("+", HELD)]}, "forwards": [HELD], "changes": [{"forwards": [WEB]}]}

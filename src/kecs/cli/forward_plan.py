@@ -18,14 +18,20 @@ Step = dict[str, Any]
 _COLOURS = {"+": "green", "~": "yellow", "=": "faint", "-": "red"}
 
 
-def show(reply: ApplyReply, *, here: str, output: str | None, dry_run: bool) -> None:
-    """Print the plan, as lines or as one document; `here` is the region of the instance."""
+def print_document(reply: ApplyReply, how: str) -> None:
+    """Print the plan as `json` or `yaml`."""
     from kecs.client.rpc_types import to_json
 
     plain = to_json(reply)
-    if output:
-        out.document({key: plain[key] for key in ("steps", "namesPort")}, output)
-        return
+    out.document({key: plain[key] for key in ("steps", "namesPort")}, how)
+
+
+def print_lines(reply: ApplyReply, *, here: str | None, dry_run: bool) -> None:
+    """Print the plan for people; with `here`, the region of the instance, names of services too."""
+    from kecs.client.rpc_types import to_json
+
+    plain = to_json(reply)
+    by_name = None if here is None or reply.names_port is None else (here, reply.names_port)
     terminal = sys.stdout.isatty()
     width = max((len(step["name"]) for step in plain["steps"]), default=0)
     for step in plain["steps"]:
@@ -33,30 +39,29 @@ def show(reply: ApplyReply, *, here: str, output: str | None, dry_run: bool) -> 
         out.line(f"{paint(sign, _COLOURS[step['sign']], terminal)}  {outcome(step, dry_run=dry_run)}")
         for change in step["changes"]:
             out.line(f"    {out.clean(change)}")
-        if url := _by_name(step, here, reply.names_port):
+        there = is_there(step, dry_run=dry_run)
+        if by_name and there and (url := forward_row.by_name(step["forward"], *by_name)):
             out.line(f"    {url}")
-    if reply.names_port is not None:
-        out.line(forward_row.names(reply.names_port))
+    if by_name:
+        out.line(forward_row.names(by_name[1]))
 
 
 def outcome(step: Step, *, dry_run: bool) -> str:
     """Return where the forward is reached and how it is; for what is only planned or gone, its target."""
-    row = step["forward"]
-    planned = dry_run and step["sign"] != "="
-    if row is None or planned or step["sign"] == "-":
+    if not is_there(step, dry_run=dry_run):
         return out.clean(step["target"])
+    row = step["forward"]
     return f"{forward_row.url(row)} -> {forward_row.target(row)}  {forward_row.state(row)}"
+
+
+def is_there(step: Step, *, dry_run: bool) -> bool:
+    """Tell whether the forward is as the step says: not gone, and not only planned."""
+    planned = dry_run and step["sign"] != "="
+    return step["forward"] is not None and step["sign"] != "-" and not planned
 
 
 def summary(reply: ApplyReply) -> str:
     """Return `2 to start, 1 to change, 3 to keep, 0 to stop`."""
-    signs = [step.sign for step in reply.steps]
+    signs: list[str] = [step.sign for step in reply.steps]
     words = {"+": "start", "~": "change", "=": "keep", "-": "stop"}
-    return ", ".join(f"{signs.count(sign)} to {word}" for sign, word in words.items())  # type: ignore[arg-type]
-
-
-def _by_name(step: Step, here: str, port: int | None) -> str | None:
-    row = step["forward"]
-    if row is None or port is None or step["sign"] == "-":
-        return None
-    return forward_row.by_name(row, here, port)
+    return ", ".join(f"{signs.count(sign)} to {word}" for sign, word in words.items())

@@ -132,8 +132,11 @@ def apply(session: Session, wish: Wish, spec: FileSpec) -> ApplyReply:
         session.warn(warning)
     if wish.wait is not None and not wish.dry_run:
         reply = wait_for_all(session, reply, wish.wait)
-    here = instance.require(session.paths).region
-    forward_plan.show(reply, here=here, output=wish.output, dry_run=wish.dry_run)
+    if wish.output:
+        forward_plan.print_document(reply, wish.output)
+    else:
+        here = instance.require(session.paths).region if request.names else None
+        forward_plan.print_lines(reply, here=here, dry_run=wish.dry_run)
     if wish.dry_run:
         session.note(f"{forward_plan.summary(reply)}; nothing was changed")
     elif not reply.steps:
