@@ -51,5 +51,4 @@ class Stage:
 
     async def settle(self):
         """Let what a line set off come to its end."""
-        while (making := self.manager.applier._making) is not None and not making.done():
-            await asyncio.sleep(0)
+        await self.manager.applier.auto_maker.settle()

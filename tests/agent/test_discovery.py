@@ -54,7 +54,10 @@ def test_a_newer_task_takes_over_old_connections_stay_and_with_none_left_they_ar
         assert first.ask() == A, "the open one goes on"
         shown = running.row("debug")
         assert (shown.matched, shown.chosen.task_id) == (2, B)
-        assert {one.task_id: one.open for one in shown.endpoints} == {A: 1, B: 0}
+        until(
+            lambda: {one.task_id: one.open for one in running.row("debug").endpoints} == {A: 1, B: 0},
+            "the closed ones are gone",
+        )
 
         version = running.controlplane.publish(leaving(old))
         running.controlplane.seen(version)

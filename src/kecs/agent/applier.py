@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
-from kecs import aio
 from kecs.agent import autos, checks, ports
+from kecs.agent.automaker import AutoMaker
 from kecs.agent.book import Book, Place, Want
-from kecs.agent.picture import Changes
+from kecs.agent.file_plan import entry_of, existing_of, file_plan
 from kecs.agent.relay import Relay
 from kecs.agent.runner import Runner
 from kecs.agent.state import AutoEntry, Entry
 from kecs.agent.waiting import wait_for_active
 from kecs.client import rpc_types as rpc
-from kecs.client.endpoints import EndpointsLine, Target
+from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
-from kecs.errors import ExitCode, KecsError
-from kecs.forward.apply import Existing, Step, plan
-from kecs.forward.spec import ForwardSpec
+from kecs.errors import KecsError
+from kecs.forward.apply import Step, plan
 from kecs.net import listener
-
-_log = logging.getLogger(__name__)
 
 
 class Asks(Protocol):
@@ -69,7 +64,7 @@ class _Work:
 
 
 class Applier:
-    """The methods about files; a follower of the endpoints for `auto: true`."""
+    """The methods about files."""
 
     def __init__(
         self, book: Book, instance: Instance, relay: Relay, ask: Asks, one_at_a_time: asyncio.Lock
@@ -82,7 +77,7 @@ class Applier:
         self._relay = relay
         self._ask = ask
         self._one_at_a_time = one_at_a_time
-        self._making: asyncio.Task[None] | None = None
+        self.auto_maker = AutoMaker(book, instance.region, self._perform_for, one_at_a_time)
 
     # Methods of the RPC
 
@@ -93,7 +88,7 @@ class Applier:
             checks.check_route(spec, self._instance.runtime)
         line = await self._ask()
         async with self._one_at_a_time:
-            steps = self._plan(request, line.targets)
+            steps = file_plan(request, self._book.entries(), line.targets, self._instance.region)
             gone = {step.existing.id for step in steps if step.sign == "-" and step.existing}
             before = await self._rows(gone) if gone or request.dry_run else {}
             warnings: list[str] = []
@@ -105,7 +100,7 @@ class Applier:
     async def down(self, request: rpc.DownRequest) -> rpc.ForwardRows:
         """Stop all forwards of a file, its `auto` and its names. Returns the forwards as they were."""
         async with self._one_at_a_time:
-            existing = [one for one in self._existing() if one.owner == request.owner]
+            existing = [existing_of(one) for one in self._book.entries() if one.owner == request.owner]
             rows = await self._rows({one.id for one in existing})
             steps = plan(request.owner, [], existing, region=self._instance.region).steps
             others = [auto for auto in self._book.config.autos if auto.owner != request.owner]
@@ -129,51 +124,6 @@ class Applier:
 
     # What is to be done
 
-    def _existing(self) -> list[Existing]:
-        return [
-            Existing(entry.id, entry.spec, entry.owner, entry.auto, entry.ended)
-            for entry in self._book.entries()
-        ]
-
-    def _plan(self, request: rpc.ApplyRequest, targets: Sequence[Target]) -> list[Step]:
-        """Return the steps; raise when something is in the way."""
-        region = self._instance.region
-        wanted = [checks.with_whole_task_id(spec, targets, region) for spec in request.forwards]
-        existing = self._existing()
-        yielding = [one for one in existing if _yields(one, wanted, request.owner, region)]
-        planned = plan(
-            request.owner,
-            wanted,
-            [one for one in existing if one not in yielding],
-            region=region,
-            auto=request.auto,
-        )
-        if planned.conflicts:
-            first, *more = planned.conflicts
-            also = "".join(f"; {one.message}" for one in more)
-            raise KecsError(f"{first.message}{also}", first.hint, ExitCode.CONFLICT)
-        for step in planned.steps:
-            if step.sign in ("+", "~"):
-                checks.check_strict(step.spec, targets, region)
-        steps = [step for step in planned.steps if step.sign != "-"]
-        ending = [step for step in planned.steps if step.sign == "-"]
-        ending += [Step("-", one.name, one.spec, one) for one in yielding]
-        if request.auto is not None:
-            steps += self._new_autos(
-                AutoEntry(owner=request.owner, spec=request.auto), steps, ending, targets
-            )
-        return [*steps, *ending]
-
-    def _new_autos(
-        self, auto: AutoEntry, steps: Sequence[Step], ending: Sequence[Step], targets: Sequence[Target]
-    ) -> list[Step]:
-        """Return a step for each forward that `auto` is for and that does not exist."""
-        gone = {step.name for step in ending}
-        taken = {entry.name for entry in self._book.entries()} - gone | {step.name for step in steps}
-        there = [_entry(step, auto.owner, step.spec.local_port or 1, "pf-00000000") for step in steps]
-        specs = autos.missing(auto, self._instance.region, targets, there, taken)
-        return [Step("+", spec.name or "", spec, auto=True) for spec in specs]
-
     def _autos(self, request: rpc.ApplyRequest) -> list[AutoEntry]:
         others = [auto for auto in self._book.config.autos if auto.owner != request.owner]
         if request.auto is None:
@@ -189,6 +139,9 @@ class Applier:
         if line is not None:
             self._book.resolver.learn(line)
         await self._perform(work)
+
+    async def _perform_for(self, steps: Sequence[Step], owner: str) -> None:
+        await self._carry_out(steps, owner, self._book.config.autos, None)
 
     def _write(self, steps: Sequence[Step], owner: str, new_autos: list[AutoEntry]) -> _Work:
         """Bind what can be bound, write all; nobody notices anything before that."""
@@ -219,7 +172,7 @@ class Applier:
                 continue
             port = places[step.name].port if step.name in places else step.spec.local_port
             assert port is not None, "one that exists has a port"
-            entries[step.name] = _entry(step, owner, port, self._book.new_id(), old)
+            entries[step.name] = entry_of(step, owner, port, self._book.new_id(), old)
         return entries
 
     async def _perform(self, work: _Work) -> None:
@@ -310,100 +263,7 @@ class Applier:
         port = self.names.port if self.names is not None else None
         return rpc.ApplyReply(steps=answered, names_port=port, warnings=[*self._book.warnings, *warnings])
 
-    # `auto: true` while services come and go
-
-    @property
-    def named(self) -> Mapping[str, Runner]:
-        """What leads to endpoints beside the book's forwards: nothing (`kecs.agent.resolver.Follows`)."""
-        return {}
-
-    def follow(self, changes: Changes | None) -> None:
-        """Take that the endpoints have changed: services may have appeared."""
-        if not self._book.config.autos or (self._making is not None and not self._making.done()):
-            return
-        clusters = {cluster for auto in self._book.config.autos for cluster in auto.spec.clusters}
-        if changes is None or any(key[2] is not None and key[1] in clusters for key in changes.targets):
-            self._making = aio.create_task(self._make_autos(), name="make the forwards of `auto: true`")
-
-    async def _make_autos(self) -> None:
-        async with self._one_at_a_time:
-            for auto in list(self._book.config.autos):
-                entries = self._book.entries()
-                ours = [entry for entry in entries if entry.owner == auto.owner]
-                specs = autos.missing(
-                    auto,
-                    self._instance.region,
-                    self._book.resolver.picture.services(),
-                    ours,
-                    {entry.name for entry in entries},
-                )
-                if not specs:
-                    continue
-                steps = [Step("+", spec.name or "", spec, auto=True) for spec in specs]
-                try:
-                    await self._perform(self._write(steps, auto.owner, self._book.config.autos))
-                except KecsError as error:  # tried again when the endpoints change
-                    _log.warning(
-                        "no forward for %s: %s", ", ".join(step.name for step in steps), error.message
-                    )
-
-    async def close(self) -> None:
-        """Make no more."""
-        if self._making is not None:
-            await aio.cancel(self._making)
-
-
-def _yields(one: Existing, wanted: Sequence[ForwardSpec], owner: str, region: str) -> bool:
-    """Tell whether a forward of `auto` makes way for one that the file itself names now.
-
-    It leads to the same service, or has the port that the file asks for; in the latter case another is made.
-    """
-    if not one.auto or one.owner != owner or any(spec.name == one.name for spec in wanted):
-        return False
-    target = one.spec.target
-    return any(
-        spec.local_port == one.spec.local_port
-        or (spec.target.cluster, spec.target.service, spec.target.region or region)
-        == (target.cluster, target.service, target.region)
-        for spec in wanted
-    )
-
 
 def _want(step: Step) -> Want:
     wanted = step.spec.target_port
     return Want(step.spec.address, step.spec.local_port, wanted if isinstance(wanted, int) else 0)
-
-
-def _entry(step: Step, owner: str, port: int, identity: str, old: Entry | None = None) -> Entry:
-    """Return what `config.yaml` shall say of a forward that is new or changed."""
-    spec, target = step.spec, step.spec.target
-    number = spec.target_port if isinstance(spec.target_port, int) else None
-    entry = Entry(
-        id=old.id if old else identity,
-        name=step.name,
-        type=target.type,
-        region=target.region or "",
-        cluster=target.cluster,
-        service=target.service,
-        task_id=target.task,
-        tags=target.tags,
-        local_port=port,
-        target_port=number,
-        target_port_name=spec.target_port if isinstance(spec.target_port, str) else None,
-        address=spec.address,
-        route=spec.route,
-        hold_seconds=spec.hold_seconds,
-        hold_connections=spec.hold_connections,
-        auto_reconnect=spec.auto_reconnect,
-        retry=spec.retry,
-        probe=spec.probe,
-        notify=spec.notify,
-        strict=spec.strict,
-        owner=owner,
-        auto=step.auto,
-        created_at=old.created_at if old else time.time(),
-    )
-    if old is None or not old.is_pinned or old.ended is not None:
-        return entry
-    same = old.spec.target == target and not old.auto_reconnect and not entry.auto_reconnect
-    return msgspec.structs.replace(entry, task_id=old.task_id) if same else entry

@@ -68,7 +68,7 @@ class Manager:
     def attach(self, resolver: Resolver) -> None:
         """Name the resolver that tells forwards what they lead to; it is made after the manager."""
         self.book.attach(resolver)
-        resolver.also(self.applier)
+        resolver.also(self.applier.auto_maker)
 
     def restore(self) -> None:
         """Bring back the forwards of `config.yaml`. Raises `KecsError` when it is of a newer version."""
@@ -76,7 +76,7 @@ class Manager:
 
     async def end_tasks(self) -> None:
         """End what goes on by itself."""
-        await self.applier.close()
+        await self.applier.auto_maker.close()
         await self._feed.close()
 
     def close(self) -> None:

@@ -11,25 +11,18 @@ import logging
 import random
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
+from kecs.agent.audience import Audience, Tell
 from kecs.agent.history import History, moves
 from kecs.agent.resolution import Resolution
-from kecs.agent.routes import id_of, kind_of
+from kecs.agent.rows import row_of
 from kecs.agent.state import Entry
-from kecs.client.rpc_types import (
-    Bytes,
-    ConnectionEvent,
-    Connections,
-    EndpointRow,
-    ForwardEvent,
-    ForwardRow,
-    LastError,
-)
+from kecs.client.rpc_types import ConnectionEvent, ForwardEvent, ForwardRow, LastError
 from kecs.errors import KecsError
 from kecs.forward import machine as m
 from kecs.forward.backoff import Backoff
@@ -108,8 +101,7 @@ class Runner:
         """Endpoint id -> how the last connect to it failed."""
         self._holding = False
         self._counters = Counters()
-        self._watchers: list[Callable[[ConnectionEvent], None]] = []
-        self._waiters: list[asyncio.Future[None]] = []
+        self._audience = Audience(self._report_connections)
         self._history = History(entry.name, log_file)
 
     @property
@@ -271,7 +263,7 @@ class Runner:
 
     def opened(self, message: Opened) -> None:
         """Take that a connection was accepted (while somebody watches)."""
-        self._tell(
+        self._audience.tell(
             ConnectionEvent(
                 type="opened", time=time.time(), forward=self.id, number=message.number, peer=message.peer
             )
@@ -279,7 +271,7 @@ class Runner:
 
     def ended(self, message: Ended) -> None:
         """Take that a connection ended (while somebody watches)."""
-        self._tell(
+        self._audience.tell(
             ConnectionEvent(
                 type="ended",
                 time=time.time(),
@@ -296,86 +288,26 @@ class Runner:
 
     async def change(self) -> None:
         """Wait for the next change of state, reason or endpoints."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._waiters.append(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(waiter)
+        await self._audience.change()
 
-    def watch(self, tell: Callable[[ConnectionEvent], None]) -> Callable[[], None]:
+    def watch(self, tell: Tell) -> Callable[[], None]:
         """Call `tell` with each connection and change of state, until the returned function is called."""
-        self._watchers.append(tell)
-        if len(self._watchers) == 1 and self._listening:
-            self._relay.send(Watch(self.id, on=True))
-
-        def leave() -> None:
-            if tell in self._watchers:
-                self._watchers.remove(tell)
-                if not self._watchers and self._listening:
-                    self._relay.send(Watch(self.id, on=False))
-
-        return leave
+        return self._audience.watch(tell)
 
     def row(self, counters: Counters | None = None) -> ForwardRow:
         """Return the forward as `list` shows it; without `counters`, with those last known."""
         if counters is not None:
             self._counters = counters
-        entry, counted = self.entry, self._counters
-        opened = dict(counted.by_endpoint)
-        route = self._route()
-        return ForwardRow(
-            id=entry.id,
-            name=entry.name,
-            type=entry.type,
-            region=entry.region,
-            cluster=entry.cluster,
-            service=entry.service,
-            task_id=entry.task_id,
-            tags=entry.tags,
-            address=self.addresses,
-            local_port=entry.local_port,
-            target_port=entry.target_port or entry.port,
-            protocol=entry.protocol,
-            state=self.state.value,
-            reason=self.reason or self._resolution.note or (None if route else self._why_no_route()),
-            endpoints=self._shown_rows(opened),
-            route=route,
-            route_wanted=entry.route,
-            connections=Connections(open=counted.open, total=counted.total, held=counted.held),
-            bytes=Bytes(in_=counted.received, out=counted.sent),
+        return row_of(
+            self.entry,
+            self.state,
+            self.reason,
+            self._resolution,
+            self._counters,
+            addresses=self.addresses,
             last_error=self._last_error,
-            created_at=entry.created_at,
-            auto_reconnect=entry.auto_reconnect,
-            owner=entry.owner,
-            auto=entry.auto,
-            matched=self._resolution.matched,
-            chosen=self._resolution.chosen,
+            error_of=self._error,
         )
-
-    def _shown_rows(self, opened: Mapping[str, int]) -> list[EndpointRow]:
-        """Return the endpoints, but for tasks that were passed over and have no connection left."""
-        rows = [msgspec.structs.replace(row, open=opened.get(id_of(row), 0)) for row in self._resolution.rows]
-        return [row for row in rows if row.open or row.task_id not in self._resolution.older]
-
-    def _route(self) -> str | None:
-        """Return the kind of route that the next connection takes, as of the last counters."""
-        taking = set(self._counters.taking)
-        kinds = {kind_of(endpoint) for endpoint in self._resolution.endpoints if endpoint.id in taking}
-        return kinds.pop() if len(kinds) == 1 else "mixed" if kinds else None
-
-    def _why_no_route(self) -> str | None:
-        """Say why new connections wait although there are tasks that take them."""
-        if self.state is not m.State.ACTIVE or not self._resolution.endpoints:
-            return None
-        errors: dict[str, str] = {}
-        for endpoint in self._resolution.endpoints:
-            if not endpoint.draining and (error := self._error(endpoint)):
-                errors[kind_of(endpoint)] = error
-        if not errors:
-            return None
-        listed = ", ".join(f"{kind}: {error}" for kind, error in sorted(errors.items()))
-        return f"the control plane says ready, but no route works: {listed}"
 
     def _error(self, endpoint: Endpoint) -> str | None:
         broken = self._tunnels.error(endpoint.carrier) if endpoint.carrier and self._tunnels else None
@@ -405,8 +337,12 @@ class Runner:
         self._want_tunnels()
         if self._resolution.endpoints:
             self._relay.send(Snapshot(self.id, self._version, self._resolution.endpoints))
-        if self._watchers:
-            self._relay.send(Watch(self.id, on=True))
+        if self._audience.is_watching:
+            self._report_connections(True)
+
+    def _report_connections(self, on: bool) -> None:
+        if self._listening:
+            self._relay.send(Watch(self.id, on=on))
 
     def _close(self, *, connections: bool) -> None:
         self._cancel_timer()
@@ -426,15 +362,10 @@ class Runner:
 
     def _changed(self) -> None:
         self._on_change(self)
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        if self._watchers:
-            self._tell(ConnectionEvent(type="state", time=time.time(), forward=self.id, row=self.row()))
-
-    def _tell(self, event: ConnectionEvent) -> None:
-        for tell in self._watchers[:]:
-            tell(event)
+        self._audience.changed()
+        if self._audience.is_watching:
+            event = ConnectionEvent(type="state", time=time.time(), forward=self.id, row=self.row())
+            self._audience.tell(event)
 
     def _note_state(self, state: m.State, reason: str | None) -> None:
         level = logging.WARNING if state is m.State.FAILED else logging.INFO
