@@ -13,7 +13,7 @@ from kecs import files
 from kecs.agent import state
 from kecs.client import rpc_types as rpc
 from kecs.errors import KecsError
-from kecs.forward.spec import AutoSpec, ForwardSpec, Target
+from kecs.forward.spec import AutoSpec, ForwardSpec, Retry, Target
 
 FILE = "/x/port-forward.yaml"
 OTHER = "/y/port-forward.yaml"
@@ -236,6 +236,27 @@ def test_the_pin_outlives_the_agent_and_a_change_of_something_else(play):
         assert saved(stage)["web"].task_id == A
         (step,) = (await apply(manager, named(hold_seconds=3.0))).steps
         assert (step.changes, step.forward.task_id) == (["autoReconnect false -> true"], None)
+
+    play(scene)
+
+
+def test_a_failed_forward_is_tried_again_by_each_apply(play):
+    async def scene(stage, manager):
+        spec = named(local_port=free_port(), retry=Retry(initial=3600.0, max=3600.0))
+        (step,) = (await apply(manager, spec)).steps
+        runner = manager.runners[step.forward.id]
+        for wish, sign in [(spec, "="), (named(local_port=spec.local_port), "~")]:
+            runner.leave_port(runner.entry, runner.addresses)
+            await stage.relay.stats()
+            stranger = await asyncio.start_server(lambda *_: None, "127.0.0.1", spec.local_port)
+            runner.renew(None)
+            stage.resolver.add(runner)
+            assert (await manager.get("web")).state == "FAILED"
+            stranger.close()
+            await stranger.wait_closed()
+
+            (step,) = (await apply(manager, wish)).steps
+            assert (step.sign, step.forward.state) == (sign, "ACTIVE")
 
     play(scene)
 

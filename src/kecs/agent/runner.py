@@ -155,6 +155,10 @@ class Runner:
         if self._listening and limits != (self.entry.hold_seconds, self.entry.hold_connections):
             self._relay.send(Listen(self.id, (), HoldLimits(*limits)))
         self.entry = entry
+        if self.state is m.State.FAILED:  # its retries may be other ones now, and a person has asked
+            self._cancel_timer()
+            self._machine = self._new_machine()
+            self.restore()
         self._on_change(self)
 
     def leave_port(self, entry: Entry, addresses: Sequence[str]) -> None:
