@@ -27,6 +27,7 @@ COMMANDS = {
     "ps": Entry("kecs.cli.ps:ps", "List services and tasks, and the forwards that reach them."),
     "logs": Entry("kecs.cli.logs:logs", "Print what tasks or daemons wrote."),
     "explain": Entry("kecs.cli.explain:explain", "Explain a service, a task or a forward: why it is so."),
+    "doctor": Entry("kecs.cli.doctor:doctor", "Look over this machine: what is wrong, and what to do."),
     "env": Entry("kecs.cli.env:env", "Print what a shell needs for boto3 and the AWS CLI."),
     "secrets": Entry("kecs.cli.secrets:secrets", "Keep the values of secrets for task definitions."),
     "port-forward": Entry(

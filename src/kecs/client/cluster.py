@@ -38,10 +38,13 @@ def choose(kubeconfig: str | None, context: str | None) -> Kubernetes:
     )
 
 
-def confirm(chosen: Kubernetes) -> None:
-    """Raise `KecsError` unless the cluster is there (exit 5) and still the chosen one (exit 4)."""
+def confirm(chosen: Kubernetes, limit: float = LOOK_LIMIT) -> None:
+    """Raise `KecsError` unless the cluster is there (exit 5) and still the chosen one (exit 4).
+
+    It has `limit` seconds to say which one it is.
+    """
     access = _access(chosen)
-    if _ask(access, _uid, LOOK_LIMIT) != chosen.cluster_uid:
+    if _ask(access, _uid, limit) != chosen.cluster_uid:
         raise another_cluster(chosen)
 
 
