@@ -19,7 +19,7 @@ from kecs.agent.notify import Notice, event_of
 from kecs.forward.machine import State
 from kecs.forward.spec import Notify
 
-ACTIVE, WAITING, FAILED = State.ACTIVE, State.WAITING, State.FAILED
+STARTING, ACTIVE, WAITING, FAILED = State.STARTING, State.ACTIVE, State.WAITING, State.FAILED
 TOLD = entry(notify=Notify(desktop=True))
 
 
@@ -72,8 +72,8 @@ def play(monkeypatch):
 def test_nobody_is_told_who_did_not_ask(play):
     async def scene(stage, notifier):
         for silent in (entry(), entry(notify=Notify())):
-            notifier.changed(silent, ACTIVE, None)
-            notifier.changed(silent, FAILED, "port taken")
+            notifier.changed(silent, STARTING, ACTIVE, None)
+            notifier.changed(silent, ACTIVE, FAILED, "port taken")
         await asyncio.sleep(0)
         assert stage.got == []
 
@@ -82,23 +82,32 @@ def test_nobody_is_told_who_did_not_ask(play):
 
 def test_an_interruption_is_told_when_its_time_has_come_and_so_is_its_end(play):
     async def scene(stage, notifier):
-        notifier.changed(TOLD, ACTIVE, None)
-        notifier.changed(TOLD, WAITING, "no task")
+        notifier.changed(TOLD, STARTING, ACTIVE, None)
+        notifier.changed(TOLD, ACTIVE, WAITING, "no task")
         await stage.until(lambda: stage.brief == [("prod-web", "reconnecting")])
-        notifier.changed(TOLD, ACTIVE, None)
+        notifier.changed(TOLD, WAITING, ACTIVE, None)
         await stage.until(lambda: stage.brief[1:] == [("prod-web", "reconnected")])
+
+    play(scene)
+
+
+def test_who_asks_later_hears_of_the_next_interruption(play):
+    async def scene(stage, notifier):
+        notifier.changed(entry(), STARTING, ACTIVE, None)
+        notifier.changed(TOLD, ACTIVE, WAITING, "no task")
+        await stage.until(lambda: stage.brief == [("prod-web", "reconnecting")])
 
     play(scene)
 
 
 def test_one_that_a_person_stopped_is_told_of_no_more(play):
     async def scene(stage, notifier):
-        notifier.changed(TOLD, ACTIVE, None)
-        notifier.changed(TOLD, WAITING, "no task")
+        notifier.changed(TOLD, STARTING, ACTIVE, None)
+        notifier.changed(TOLD, ACTIVE, WAITING, "no task")
         notifier.forget(TOLD.id)
         other = entry(id="pf-00000002", name="other", notify=Notify(desktop=True))
-        notifier.changed(other, ACTIVE, None)
-        notifier.changed(other, WAITING, "no task")
+        notifier.changed(other, STARTING, ACTIVE, None)
+        notifier.changed(other, ACTIVE, WAITING, "no task")
         await stage.until(lambda: stage.got)
         assert stage.brief == [("other", "reconnecting")]
 
@@ -110,8 +119,8 @@ def test_a_few_are_on_their_way_at_once_and_those_of_one_forward_one_after_the_o
         stage.gate.clear()
         many = [entry(id=f"pf-{n:08x}", name=f"f{n}", notify=Notify(desktop=True)) for n in range(10)]
         for one in many:
-            notifier.changed(one, FAILED, "port taken")
-            notifier.changed(one, ACTIVE, None)
+            notifier.changed(one, STARTING, FAILED, "port taken")
+            notifier.changed(one, FAILED, ACTIVE, None)
         await stage.until(lambda: stage.under_way == module.AT_ONCE)
         stage.gate.set()
         await stage.until(lambda: len(stage.got) == 20)
@@ -129,7 +138,7 @@ def test_what_does_not_fit_is_dropped_with_a_line_in_the_log(play, monkeypatch, 
         stage.gate.clear()
         for n in range(20):
             one = entry(id=f"pf-{n:08x}", name=f"f{n}", notify=Notify(desktop=True))
-            notifier.changed(one, FAILED, "port taken")
+            notifier.changed(one, STARTING, FAILED, "port taken")
         stage.gate.set()
         await stage.until(lambda: len(stage.got) == 3)
         assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
@@ -141,14 +150,14 @@ def test_what_does_not_fit_is_dropped_with_a_line_in_the_log(play, monkeypatch, 
 
 def test_a_command_runs_beside_its_file_or_at_home(play):
     async def scene(stage, notifier):
-        notifier.changed(TOLD, FAILED, "port taken")
+        notifier.changed(TOLD, STARTING, FAILED, "port taken")
         of_a_file = entry(
             id="pf-00000002",
             name="of-a-file",
             owner="/srv/team/port-forward.yaml",
             notify=Notify(desktop=True),
         )
-        notifier.changed(of_a_file, FAILED, "port taken")
+        notifier.changed(of_a_file, STARTING, FAILED, "port taken")
         await stage.until(lambda: len(stage.got) == 2)
         assert {name: folder for name, _, folder in stage.got} == {
             "prod-web": Path.home(),
@@ -163,13 +172,13 @@ def test_one_that_is_on_its_way_while_the_agent_leaves_has_a_moment(monkeypatch)
 
     async def act():
         stage = Stage()
-        stage.notifier.changed(TOLD, FAILED, "port taken")
+        stage.notifier.changed(TOLD, STARTING, FAILED, "port taken")
         await stage.notifier.close()
         assert stage.brief == [("prod-web", "failed")]
 
         stuck = Stage()
         stuck.gate.clear()
-        stuck.notifier.changed(TOLD, FAILED, "port taken")
+        stuck.notifier.changed(TOLD, STARTING, FAILED, "port taken")
         await stuck.notifier.close()
         assert stuck.got == []
         assert [one for one in asyncio.all_tasks() if "notify" in one.get_name()] == []

@@ -189,6 +189,34 @@ def test_whatever_happens_nobody_is_flooded_and_everybody_believes_the_truth_in_
         assert interruptions == 0
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 320).map(lambda eighths: eighths / 8),
+            st.sampled_from([ACTIVE, WAITING, FAILED, ENDED]),
+            st.sampled_from(["a", "b"]),
+        ),
+        max_size=60,
+    )
+)
+def test_failures_and_ends_among_all_that_settle_too(history):
+    clock = Clock()
+    moment, state = 0.0, None
+    for after, state, reason in history:
+        moment += after
+        clock.at(moment, state, reason)
+    clock.at(moment + 10 * WINDOW)
+
+    assert clock.coalescer.next() is None
+    kinds = [notice.kind for _, notice in clock.told]
+    if state in (FAILED, ENDED):
+        assert kinds[-1] == "failed"
+    if state is ACTIVE:
+        assert not kinds or kinds[-1] == "reconnected"
+    for first, second in itertools.pairwise(kinds):
+        assert (first, second) != ("reconnecting", "reconnecting"), "each is answered"
+
+
 def test_what_is_sent_names_the_forward_and_says_it_in_a_sentence():
     notice = Notice("reconnecting", WAITING, GONE, left_out=5)
     event = event_of(notice, entry(), instance="default", time=1.5)

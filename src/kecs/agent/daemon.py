@@ -194,9 +194,9 @@ class Agent:
         await aio.cancel(leave)
         return 1
 
-    def _state_changed(self, runner: Runner, _before: State, after: State, reason: str | None) -> None:
+    def _state_changed(self, runner: Runner, before: State, after: State, reason: str | None) -> None:
         if runner.id in self._manager.runners:
-            self._notifier.changed(runner.entry, after, reason)
+            self._notifier.changed(runner.entry, before, after, reason)
         else:
             self._notifier.forget(runner.id)  # a person stopped it
 

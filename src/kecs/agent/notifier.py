@@ -67,14 +67,15 @@ class Notifier:
         self._dropped = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def changed(self, entry: Entry, state: State, reason: str | None) -> None:
+    def changed(self, entry: Entry, before: State, state: State, reason: str | None) -> None:
         """Take that the forward's state, or the reason for it, is another one now."""
         if not entry.notify:
             self.forget(entry.id)
             return
         told = self._told.get(entry.id)
-        if told is None:
+        if told is None:  # a new one, or somebody asks only now
             told = self._told[entry.id] = _Told(entry)
+            told.coalescer.took(before, None, self._clock())
         told.entry = entry
         self._tell(told, told.coalescer.took(state, reason, self._clock()))
 
