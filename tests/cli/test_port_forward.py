@@ -144,6 +144,14 @@ def test_list_wide_has_route_endpoints_bytes_and_the_last_error(kecs, running):
     assert "\x1b" not in out
 
 
+def test_list_wide_names_who_fails_its_probe(kecs, running):
+    ill = row()["endpoints"][0] | {"ready": False, "failing": "GET /healthz answered 503"}
+    running.daemons_do(agent={"forwards": [row(endpoints=[ill])]})
+    launch.launch("agent", running.paths)
+
+    assert "01234567 127.0.0.1:29999 failing its probe" in kecs("port-forward", "list", "-o", "wide").out
+
+
 @pytest.mark.parametrize("how", ["json", "yaml"])
 def test_list_as_data_has_every_member_of_the_contract(kecs, running, how):
     import yaml

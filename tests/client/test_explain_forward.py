@@ -58,6 +58,23 @@ def test_a_waiting_forward_ends_with_what_helps_its_target_and_itself():
     assert "kecs port-forward stop prod-web" in it.advice[-1]
 
 
+def test_a_task_that_fails_its_probe_is_named_with_its_answer_and_its_log():
+    route = {"kind": "direct", "host": "127.0.0.1", "port": 29999}
+    common = {"route": route, "draining": False, "open": 0, "byNode": False}
+    endpoints = [
+        {"taskId": "0123456789abcdef", "ready": False, "failing": "GET /healthz answered 503", **common},
+        {"taskId": "fedcba9876543210", "ready": True, "failing": None, **common},
+    ]
+    it = told(endpoints=endpoints, reason="1 of 2 tasks fails its probe: GET /healthz answered 503")
+    assert (
+        "task 01234567 gets no connections, since it fails its probe: GET /healthz answered 503" in it.facts
+    )
+    assert it.advice == [
+        "`kecs logs prod/01234567` shows what the task says that fails its probe",
+        "it serves: connect to http://127.0.0.1:20000",
+    ]
+
+
 def test_what_is_missing_is_told_with_the_hint():
     error = KecsError("there is no service `prod/web`", "`kecs ps` shows services", ExitCode.NOT_FOUND)
     it = told(Surroundings(missing=error), state="WAITING", reason="service prod/web does not exist")

@@ -117,5 +117,7 @@ def _endpoint(endpoint: Row) -> str:
     route = endpoint["route"]
     where = f"{route.get('host') or route.get('pod')}:{route['port']}"
     state = " draining" if endpoint["draining"] else "" if endpoint["ready"] else " not ready"
+    if endpoint.get("failing"):
+        state = " failing its probe"
     whose = "node" if endpoint["byNode"] else endpoint["taskId"][:8]
     return f"{whose} {where}{state}"

@@ -39,6 +39,8 @@ class Forward:
     """Id of the task that new connections go to, of those that match its tags."""
     endpoints: tuple[str, ...] = ()
     """Ids of the tasks that it leads to now."""
+    failing: Mapping[str, str] = field(default_factory=dict)
+    """Id of a task that its probe took out of the balance -> what it answered."""
     refused: str | None = None
     """How the last connect failed that did."""
     refused_at: float = 0.0
@@ -97,6 +99,11 @@ def forward(row: Mapping[str, Any]) -> Forward:
         matched=row.get("matched"),
         chosen=(row.get("chosen") or {}).get("taskId"),
         endpoints=tuple(one["taskId"] for one in row.get("endpoints") or [] if one.get("taskId")),
+        failing={
+            one["taskId"]: one["failing"]
+            for one in row.get("endpoints") or []
+            if one.get("taskId") and one.get("failing")
+        },
         refused=error.get("message"),
         refused_at=error.get("time", 0.0),
         created_at=row.get("createdAt", 0.0),
@@ -147,6 +154,8 @@ def _facts(it: Forward, around: Surroundings) -> Iterator[str]:
         yield f"the control plane does not tell where it leads: {around.controlplane.message}"
     if around.missing is not None:
         yield around.missing.message
+    for task, answered in it.failing.items():
+        yield f"task {task[:8]} gets no connections, since it fails its probe: {answered}"
     if it.refused and it.state != "FAILED":
         at = time.strftime("%H:%M:%S", time.localtime(it.refused_at))
         yield f"the last connect that failed, at {at}: {it.refused}"
@@ -155,6 +164,8 @@ def _facts(it: Forward, around: Surroundings) -> Iterator[str]:
 
 
 def _advice(it: Forward, around: Surroundings) -> Iterator[str]:
+    for task in it.failing:
+        yield f"`kecs logs {it.cluster}/{task[:8]}` shows what the task says that fails its probe"
     match it.state:
         case None:
             yield "`kecs port-forward agent restart` starts the agent; its forwards come back on their ports"
