@@ -92,6 +92,55 @@ def test_what_does_not_exist_is_waited_for_and_served_when_it_is_there(play):
     play(scene)
 
 
+def test_a_task_by_its_whole_id_that_is_not_there_has_ended(play):
+    async def scene(stage, manager):
+        (step,) = (await apply(manager, named("one", f"prod/{'c' * 32}", "task"))).steps
+        assert (step.forward.state, step.forward.reason) == ("ENDED", "task cccccccc is gone")
+
+    play(scene)
+
+
+class Names:
+    """The port of all names, as far as files open it."""
+
+    def __init__(self, manager):
+        self.manager = manager
+        self.error = None
+
+    @property
+    def port(self):
+        kept = self.manager.names_entry
+        return kept.port if kept is not None and kept.owners else None
+
+    def open(self, owner):
+        if self.error is not None:
+            raise self.error
+        self.manager.keep_names(state.NamesEntry(port=20777, owners=[owner]))
+        return self.port
+
+    def close(self, owner):
+        self.manager.keep_names(state.NamesEntry(port=20777))
+        return self.port
+
+
+def test_a_file_opens_the_port_of_all_names_and_closes_it(play):
+    async def scene(stage, manager):
+        names = manager.applier.names = Names(manager)
+        assert (await apply(manager, named(), names=True)).names_port == 20777
+        assert (await apply(manager, named())).names_port is None
+        await apply(manager, named(), names=True)
+        await down(manager)
+        assert names.port is None
+        assert state.load(stage.paths)[0].names == state.NamesEntry(port=20777), "the port is kept"
+
+        names.error = KecsError("port 20777 is taken")
+        reply = await apply(manager, named(), names=True)
+        assert (signs(reply), reply.names_port) == ([("+", "web")], None)
+        assert reply.warnings == ["names are not served: port 20777 is taken"]
+
+    play(scene)
+
+
 def test_a_change_keeps_the_listener_and_the_id_unless_the_port_moves(play):
     async def scene(stage, manager):
         first, second = free_port(), free_port()
