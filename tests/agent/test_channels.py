@@ -7,7 +7,6 @@ import contextlib
 import http.server
 import json
 import os
-import stat
 import sys
 import threading
 from pathlib import Path
@@ -107,40 +106,6 @@ def test_a_command_that_is_not_there_is_an_error_that_names_it(tmp_path):
     error, _ = asyncio.run(channels.command(["./no-such-thing"], EVENT, tmp_path))
 
     assert error == "`./no-such-thing` cannot be started: No such file or directory"
-
-
-def test_the_desktop_is_told_by_notify_send(tmp_path, monkeypatch):
-    program = tmp_path / "notify-send"
-    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/shown\n')
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(sys, "platform", "linux")
-
-    assert asyncio.run(channels.desktop(EVENT)) == channels.Outcome(None)
-    assert (tmp_path / "shown").read_text().splitlines() == [
-        "--app-name=kecs",
-        "--",
-        "KECS: prod-web reconnecting",
-        JSON["text"],
-    ]
-
-
-def test_on_macos_nothing_of_the_text_is_taken_as_a_script(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(channels.shutil, "which", lambda name: name == "osascript")
-    text = '"; do shell script "rm -rf /'
-
-    command = channels.desktop_command("KECS", text)
-
-    assert command is not None
-    assert command[-2:] == ["KECS", text]
-    assert text not in command[2]
-
-
-def test_without_a_desktop_that_is_said(monkeypatch):
-    monkeypatch.setattr(channels.shutil, "which", lambda _name: None)
-
-    assert asyncio.run(channels.desktop(EVENT)).error == "neither notify-send nor osascript is there"
 
 
 class Hook:

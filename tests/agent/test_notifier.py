@@ -14,13 +14,15 @@ from tests.agent.shapes import entry
 
 from kecs.agent import channels, notify
 from kecs.agent import notifier as module
+from kecs.agent.channels import Outcome
+from kecs.agent.desktop import Desktop
 from kecs.agent.notifier import Notifier, deliver
 from kecs.agent.notify import Notice, event_of
 from kecs.forward.machine import State
 from kecs.forward.spec import Notify
 
 STARTING, ACTIVE, WAITING, FAILED = State.STARTING, State.ACTIVE, State.WAITING, State.FAILED
-TOLD = entry(notify=Notify(desktop=True))
+TOLD = entry(notify=Notify(command=["tell"]))
 
 
 class Stage:
@@ -31,7 +33,12 @@ class Stage:
         self.gate = asyncio.Event()
         self.gate.set()
         self.under_way = self.most = 0
-        self.notifier = Notifier("default", send=self.send)
+        self.shown = []
+        self.notifier = Notifier("default", send=self.send, desktop=Desktop(self.show))
+
+    async def show(self, title, _text):
+        self.shown.append(title)
+        return Outcome(None)
 
     async def send(self, wanted, event, folder):
         assert wanted
@@ -105,7 +112,7 @@ def test_one_that_a_person_stopped_is_told_of_no_more(play):
         notifier.changed(TOLD, STARTING, ACTIVE, None)
         notifier.changed(TOLD, ACTIVE, WAITING, "no task")
         notifier.forget(TOLD.id)
-        other = entry(id="pf-00000002", name="other", notify=Notify(desktop=True))
+        other = entry(id="pf-00000002", name="other", notify=Notify(command=["tell"]))
         notifier.changed(other, STARTING, ACTIVE, None)
         notifier.changed(other, ACTIVE, WAITING, "no task")
         await stage.until(lambda: stage.got)
@@ -117,7 +124,7 @@ def test_one_that_a_person_stopped_is_told_of_no_more(play):
 def test_a_few_are_on_their_way_at_once_and_those_of_one_forward_one_after_the_other(play):
     async def scene(stage, notifier):
         stage.gate.clear()
-        many = [entry(id=f"pf-{n:08x}", name=f"f{n}", notify=Notify(desktop=True)) for n in range(10)]
+        many = [entry(id=f"pf-{n:08x}", name=f"f{n}", notify=Notify(command=["tell"])) for n in range(10)]
         for one in many:
             notifier.changed(one, STARTING, FAILED, "port taken")
             notifier.changed(one, FAILED, ACTIVE, None)
@@ -137,13 +144,26 @@ def test_what_does_not_fit_is_dropped_with_a_line_in_the_log(play, monkeypatch, 
     async def scene(stage, notifier):
         stage.gate.clear()
         for n in range(20):
-            one = entry(id=f"pf-{n:08x}", name=f"f{n}", notify=Notify(desktop=True))
+            one = entry(id=f"pf-{n:08x}", name=f"f{n}", notify=Notify(command=["tell"]))
             notifier.changed(one, STARTING, FAILED, "port taken")
         stage.gate.set()
         await stage.until(lambda: len(stage.got) == 3)
         assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
             "notifications are dropped: 3 wait already"
         ]
+
+    play(scene)
+
+
+def test_the_desktop_hears_of_what_asked_for_it_and_programs_do_not(play):
+    async def scene(stage, notifier):
+        both = entry(notify=Notify(desktop=True, command=["tell"]))
+        only = entry(id="pf-00000002", name="only", notify=Notify(desktop=True))
+        for one in (both, only, entry(id="pf-00000003", name="none", notify=Notify(command=["tell"]))):
+            notifier.changed(one, STARTING, FAILED, "port taken")
+        await stage.until(lambda: len(stage.got) == 2 and len(stage.shown) == 2)
+        assert [name for name, _ in stage.brief] == ["prod-web", "none"]
+        assert stage.shown == ["KECS: prod-web failed", "KECS: only failed"]
 
     play(scene)
 
@@ -155,7 +175,7 @@ def test_a_command_runs_beside_its_file_or_at_home(play):
             id="pf-00000002",
             name="of-a-file",
             owner="/srv/team/port-forward.yaml",
-            notify=Notify(desktop=True),
+            notify=Notify(command=["tell"]),
         )
         notifier.changed(of_a_file, STARTING, FAILED, "port taken")
         await stage.until(lambda: len(stage.got) == 2)
@@ -191,7 +211,7 @@ def test_all_channels_are_used_and_what_fails_is_in_the_log(tmp_path, caplog, mo
     caplog.set_level(logging.INFO)
     nobody = f"http://127.0.0.1:{free_port()}/"
     code = "import sys, json; print('heard of', json.load(sys.stdin)['forward'])"
-    wanted = Notify(command=[sys.executable, "-c", code], webhook=nobody, desktop=False)
+    wanted = Notify(command=[sys.executable, "-c", code], webhook=nobody)
     event = event_of(Notice("failed", FAILED, "port taken"), entry(), instance="default", time=0.0)
 
     asyncio.run(deliver(wanted, event, tmp_path))

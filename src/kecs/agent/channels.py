@@ -1,7 +1,7 @@
-"""How an event reaches a person: the desktop, a command of theirs, a webhook. One function each.
+"""How an event reaches a program: a command of the person's, a webhook. One function each.
 
-`kecs.agent.notifier` calls them. Each has its time limit, raises nothing, and returns what went wrong; what
-a command says is returned too, for the log.
+`kecs.agent.notifier` calls them (the desktop is `kecs.agent.desktop`'s). Each has its time limit, raises
+nothing, and returns what went wrong; what a command says is returned too, for the log.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,10 +34,6 @@ TRIES = (0.0, 1.0, 5.0)
 SAID = 4096
 """Bytes of a command's output that are kept."""
 
-_APPLESCRIPT = """on run argv
-display notification (item 2 of argv) with title (item 1 of argv)
-end run"""
-
 
 class Outcome(NamedTuple):
     """What became of it."""
@@ -50,26 +44,9 @@ class Outcome(NamedTuple):
     """The beginning of a command's output."""
 
 
-async def desktop(event: Event) -> Outcome:
-    """Show it on the desktop of who started the agent."""
-    command = desktop_command(f"KECS: {event.forward} {event.event}", event.text)
-    if command is None:
-        return Outcome("neither notify-send nor osascript is there")
-    return await _run(command, b"", Path.home())
-
-
-def desktop_command(title: str, text: str) -> list[str] | None:
-    """Return what shows a notification here; None when nothing does."""
-    if sys.platform == "darwin" and shutil.which("osascript"):
-        return ["osascript", "-e", _APPLESCRIPT, title, text]
-    if shutil.which("notify-send"):
-        return ["notify-send", "--app-name=kecs", "--", title, text]
-    return None
-
-
 async def command(argv: Sequence[str], event: Event, folder: Path) -> Outcome:
     """Run a program in `folder` with the event on its standard input, as one line of JSON."""
-    return await _run(argv, msgspec.json.encode(event) + b"\n", folder)
+    return await run(argv, msgspec.json.encode(event) + b"\n", folder)
 
 
 async def webhook(url: str, event: Event) -> Outcome:
@@ -110,7 +87,7 @@ def _is_here(url: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
-async def _run(argv: Sequence[str], stdin: bytes, folder: Path) -> Outcome:
+async def run(argv: Sequence[str], stdin: bytes, folder: Path) -> Outcome:
     """Run it to its end.
 
     Files stand for pipes: neither who does not read nor who inherited them can stop us.

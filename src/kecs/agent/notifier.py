@@ -18,6 +18,7 @@ from pathlib import Path
 from kecs import aio
 from kecs.agent import channels
 from kecs.agent.channels import Outcome
+from kecs.agent.desktop import Desktop
 from kecs.agent.notify import Coalescer, Event, Notice, event_of
 from kecs.agent.state import Entry
 from kecs.forward.machine import State
@@ -54,11 +55,13 @@ class Notifier:
         instance: str,
         *,
         send: Sends | None = None,
+        desktop: Desktop | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """`clock`: monotonic seconds; None: those of asyncio's loop."""
         self._instance = instance
         self._send = send or deliver
+        self._desktop = desktop or Desktop()
         self._loop = asyncio.get_running_loop()
         self._clock = clock or self._loop.time
         self._told: dict[str, _Told] = {}
@@ -91,13 +94,18 @@ class Notifier:
             self.forget(forward)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GOODBYE)
+        await self._desktop.close()
         await aio.cancel(*self._tasks)
 
     def _tell(self, told: _Told, notices: Sequence[Notice]) -> None:
         for notice in notices:
             event = event_of(notice, told.entry, instance=self._instance, time=time.time())
             _log.info("%s: %s", event.forward, event.text, extra={"event": event.event})
-            self._enqueue(told, event)
+            asked = told.entry.notify or Notify()
+            if asked.desktop:
+                self._desktop.take(event)
+            if asked.command or asked.webhook is not None:
+                self._enqueue(told, event)
         if told.timer is not None:
             told.timer.cancel()
             told.timer = None
@@ -136,10 +144,8 @@ class Notifier:
 
 
 async def deliver(notify: Notify, event: Event, folder: Path) -> None:
-    """Send one event by all channels that were asked for, at the same time."""
+    """Send one event to the programs that were asked for, at the same time."""
     ways: dict[str, Awaitable[Outcome]] = {}
-    if notify.desktop:
-        ways["desktop"] = channels.desktop(event)
     if notify.command:
         ways[f"`{notify.command[0]}`"] = channels.command(notify.command, event, folder)
     if notify.webhook is not None:
