@@ -39,6 +39,15 @@ def test_events_of_both_sides_are_one_timeline():
     assert [event.time for event in it.timeline] == [1.0, 2.0, 3.0]
 
 
+def test_what_both_sides_say_of_the_end_of_a_task_is_told_once():
+    ended = ExplainEvent(time=2.0, source="task 01234567", text="has stopped: it was time")
+    target = Explain(title="t", facts=[], without_effect=[], advice=[], timeline=[ended])
+    mine = ("task 01234567 is STOPPED: it was time", "task 89abcdef is STOPPED: unknown to ECS by now")
+    events = tuple(ExplainEvent(time=3.0, source="forward x", text=text) for text in mine)
+    it = told(Surroundings(target=target, events=events))
+    assert [event.text for event in it.timeline] == [ended.text, mine[1]]
+
+
 @pytest.mark.parametrize(
     ("state", "says"),
     [
@@ -124,8 +133,8 @@ def test_an_ended_forward_says_how_to_begin_again():
     members = {"state": "ENDED", "type": "task", "service": None, "taskId": "0123456789abcdef"}
     assert "a task does not come back" in told(**members).advice[0]
     assert "run --config /work/pf.yaml" in told(**members, owner="/work/pf.yaml").advice[0]
-    by_tags = told(**members, tags={"env": "dev", "app": "x"}).advice[0]
-    assert "kecs port-forward start task prod :80 --tag app=x --tag env=dev" in by_tags
+    by_tags = told(**members, tags={"env": "dev", "app": "x"}, autoReconnect=False).advice[0]
+    assert "start task prod :80 --tag env=dev --tag app=x --no-auto-reconnect`" in by_tags
 
 
 def test_a_forward_by_tags_says_how_many_match_and_which_is_chosen():

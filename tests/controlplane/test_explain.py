@@ -320,12 +320,12 @@ def test_tasks_by_tags_are_told_the_newest_first():
 def test_tags_that_no_task_has_are_told_with_those_that_exist():
     gone = task(tags=WANTED, status="STOPPED", stopped_reason="it was time", stopped_at=1.0)
     told = tagged(gone, task(tags={"env": "prod"}))
-    assert told.facts[0] == "no task in the cluster default has the tags app=api, env=dev"
+    assert told.facts[0] == "no task in the cluster default has the tags env=dev, app=api"
     assert told.facts[1] == "the tasks there have these tags: env=prod"
     assert "has stopped: it was time" in told.facts[2]
-    assert "--tags key=app,value=api key=env,value=dev" in told.advice[0]
+    assert "--tags key=env,value=dev key=app,value=api" in told.advice[0]
     assert "the 1 tasks there have no tags" in tagged(task()).facts
-    assert tagged().facts == ["no task in the cluster default has the tags app=api, env=dev"]
+    assert tagged().facts == ["no task in the cluster default has the tags env=dev, app=api"]
 
 
 def test_a_matching_task_that_no_forward_can_reach_is_told_so():

@@ -6,6 +6,7 @@ the advice is what to do about it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from typing import Any
 
 from kecs.client.admin_types import Explain, ExplainEvent
 from kecs.errors import ExitCode, KecsError
+
+_STOPPED = re.compile(r"(task [0-9a-f]{8}) is STOPPED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class Forward:
     address: str = "127.0.0.1"
     local_port: int
     target_port: int | str | None = None
+    auto_reconnect: bool = True
     owner: str | None = None
     state: str | None = None
     """None: the agent does not tell."""
@@ -49,7 +53,7 @@ class Forward:
     @property
     def target(self) -> str:
         """`prod/web:80`, `prod/0123abcd:80`, or the tags instead."""
-        words = ",".join(f"{key}={value}" for key, value in sorted(self.tags.items()))
+        words = ",".join(f"{key}={value}" for key, value in self.tags.items())
         where = self.service or words or (self.task_id or "")[:8]
         return f"{self.cluster}/{where}" + (f":{self.target_port}" if self.target_port else "")
 
@@ -93,6 +97,7 @@ def forward(row: Mapping[str, Any]) -> Forward:
         address="127.0.0.1" if addresses[0] == "0.0.0.0" else addresses[0],  # noqa: S104 - nothing is bound here
         local_port=row["localPort"],
         target_port=row.get("targetPort") or row.get("targetPortName"),
+        auto_reconnect=row.get("autoReconnect", True),
         owner=row.get("owner"),
         state=row.get("state") or ("ENDED" if ended else None),
         reason=row.get("reason") or ended,
@@ -113,7 +118,8 @@ def forward(row: Mapping[str, Any]) -> Forward:
 def explain(it: Forward, around: Surroundings) -> Explain:
     """Say why a forward serves or does not, what happened, and what to do."""
     target = around.target
-    timeline = [*around.events, *(target.timeline if target is not None else ())]
+    theirs = target.timeline if target is not None else []
+    timeline = [*(event for event in around.events if not _is_told(event, theirs)), *theirs]
     return Explain(
         title=f"forward {it.name}: {it.url} -> {it.target} in {it.region}",
         facts=list(dict.fromkeys(_facts(it, around))),
@@ -124,6 +130,14 @@ def explain(it: Forward, around: Surroundings) -> Explain:
         cluster=it.cluster,
         service=it.service,
         task_id=it.task_id,
+    )
+
+
+def _is_told(event: ExplainEvent, others: list[ExplainEvent]) -> bool:
+    """Tell whether a forward only repeats what ECS says of a task that has stopped."""
+    match = _STOPPED.match(event.text)
+    return match is not None and any(
+        other.source == match[1] and other.text.startswith("has stopped") for other in others
     )
 
 
@@ -215,11 +229,12 @@ def _again(it: Forward) -> str:
 def _start(it: Forward) -> str:
     """Return what `kecs port-forward start` is to be told for the same target."""
     port = f" :{it.target_port}" if it.target_port else ""
+    pinned = "" if it.auto_reconnect else " --no-auto-reconnect"
     if it.tags:
-        tags = "".join(f" --tag {key}={value}" for key, value in sorted(it.tags.items()))
-        return f"task {it.cluster}{port}{tags}"
+        tags = "".join(f" --tag {key}={value}" for key, value in it.tags.items())
+        return f"task {it.cluster}{port}{tags}{pinned}"
     name = it.service if it.service is not None else (it.task_id or "")[:8]
-    return f"{it.type} {it.cluster}/{name}{port}"
+    return f"{it.type} {it.cluster}/{name}{port}{pinned}"
 
 
 def is_missing(error: KecsError) -> bool:

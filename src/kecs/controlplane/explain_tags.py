@@ -22,7 +22,7 @@ def explain_tags(state: Reader, region: str, cluster: str, tags: Mapping[str, st
     there = sorted(state.scan(Task, region, cluster), key=lambda task: task.created_at, reverse=True)
     found = [task for task in there if tags.items() <= task.tags.items()]
     alive = [task for task in found if task.last_status != "STOPPED"]
-    words = ", ".join(f"{key}={value}" for key, value in sorted(tags.items()))
+    words = ", ".join(f"{key}={value}" for key, value in tags.items())
     return Explain(
         title=f"tasks with the tags {words} in the cluster {cluster} in {region}",
         facts=[
@@ -66,7 +66,7 @@ def _advice(cluster: str, tags: Mapping[str, str], found: list[Task], alive: lis
     yield from explain_advice.for_failures(found)
     if alive:
         return
-    given = " ".join(f"key={key},value={value}" for key, value in sorted(tags.items()))
+    given = " ".join(f"key={key},value={value}" for key, value in tags.items())
     yield (
         f"run one by `aws ecs run-task --cluster {cluster} --task-definition FAMILY --tags {given} "
         "--network-configuration …`"
