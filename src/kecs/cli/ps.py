@@ -1,4 +1,4 @@
-"""`kecs ps`: services and tasks, their ports, and the forwards that reach them."""
+"""`kecs ps`: services and tasks, their ports, and the forwards and names that reach them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def ps(session: Session, stopped: bool, output: str | None) -> None:
     from kecs.client import launch
 
     answer = launch.ensure_controlplane(session.paths, session.note).ps(stopped=stopped)
-    joined = join(answer, forwards(session.paths))
+    rows, names_port = reached(session.paths)
+    joined = join(answer, rows)
+    if names_port is not None:
+        joined = named(joined, names_port, _region(session.paths))
     if output in ("json", "yaml"):
         import msgspec
 
@@ -44,16 +47,38 @@ def ps(session: Session, stopped: bool, output: str | None) -> None:
         print_tasks(joined, wide=output == "wide")
 
 
-def forwards(paths: InstancePaths) -> list[dict[str, Any]]:
-    """Return the agent's rows; none when no agent runs, which is not started for this."""
+def reached(paths: InstancePaths) -> tuple[list[dict[str, Any]], int | None]:
+    """Return the agent's rows and the port of names; nothing without an agent: none is started for it."""
     from kecs.client.agent import AgentClient
 
     with AgentClient(paths) as agent:
         try:
             rows: list[dict[str, Any]] = agent.ask("forward.list")["forwards"]
+            names_port: int | None = agent.ask("agent.status").get("namesPort")
         except KecsError:
-            return []
-    return [row for row in rows if row["state"] not in ("FAILED", "ENDED")]
+            return [], None
+    return [row for row in rows if row["state"] not in ("FAILED", "ENDED")], names_port
+
+
+def named(answer: Ps, port: int, here: str) -> Ps:
+    """Write into each public service its URL by name; `here` is the region of the instance."""
+    import msgspec
+
+    from kecs.client.names import url_of
+
+    services = [
+        msgspec.structs.replace(one, url=url_of(one.service, one.cluster, one.region, here, port))
+        if one.public
+        else one
+        for one in answer.services
+    ]
+    return msgspec.structs.replace(answer, services=services)
+
+
+def _region(paths: InstancePaths) -> str:
+    from kecs.client import instance as instances
+
+    return instances.require(paths).region
 
 
 def join(answer: Ps, rows: list[dict[str, Any]]) -> Ps:
@@ -80,6 +105,7 @@ def local(row: dict[str, Any]) -> str:
 
 def print_services(answer: Ps, *, wide: bool) -> None:
     """Print the table of services."""
+    named_any = any(one.url for one in answer.services)
     header = ["SERVICE", "STATUS", "RUNNING", "ROLLOUT", "DEFINITION", "PUBLIC", "FORWARD"]
     rows = [
         [
@@ -90,11 +116,14 @@ def print_services(answer: Ps, *, wide: bool) -> None:
             one.task_definition,
             _yes(one.public),
             ", ".join(one.forwards) or "-",
+            *([one.url or "-"] if named_any else []),
             one.region,
             str(one.deployments),
         ]
         for one in answer.services
     ]
+    if named_any:
+        header += ["URL"]
     if wide:
         header += ["REGION", "DEPLOYMENTS"]
     out.table(header, [row[: len(header)] for row in rows])

@@ -166,6 +166,8 @@ def _print(answer: Status, agent: dict[str, Any] | None) -> None:
         ("control plane", f"pid {answer.pid}  {uptime}  version {answer.version}"),
         ("agent", about),
     ]
+    if agent is not None and agent.get("namesPort"):
+        rows.append(("names", f"http://SERVICE.CLUSTER.localhost:{agent['namesPort']}/"))
     if answer.cluster is not None:
         rows.insert(1, ("cluster", _cluster(answer.cluster)))
     for name, text in rows:
