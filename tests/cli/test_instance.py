@@ -322,6 +322,11 @@ def test_completion_knows_commands_options_instances_forwards_and_targets(home):
     assert complete("port-forward", "stop", "pf-") == ["pf-0123abcd"]
     assert complete("port-forward", "start", "service", "p") == ["prod/web"]
     assert complete("port-forward", "start", "task", "p") == []
+    assert complete("port-forward", "start", "task", "--tag", "a=b", "p") == ["prod"]
+    assert complete("port-forward", "run", "--config", "p") == ["p"], "left to the shell, which knows files"
+    assert complete("explain", "forward", "") == ["prod-web"]
+    assert complete("explain", "service", "p") == ["prod/web"]
+    assert complete("explain", "task", "p") == []
     assert complete("env", "--shell", "f") == ["fish"]
 
 

@@ -95,17 +95,15 @@ def watched(
     from kecs.cli.forward_follow import Teller, follow
 
     teller = Teller(session, wish.owner)
+    at_once = wish._replace(wait=None)  # the next edit may come while forwards wait
 
     def apply_again(spec: FileSpec) -> None:
         with teller.turn:
-            told(apply(session, wish, spec))
+            teller.knows(apply(session, at_once, spec))
 
-    def told(reply: ApplyReply) -> None:
-        teller.knows(reply)
-        for text in _late(wish, reply):
-            session.warn(text)
-
-    told(reply)
+    teller.knows(reply)
+    for text in _late(wish, reply):
+        session.warn(text)
     session.note(f"following `{wish.config}`; Ctrl-C leaves the forwards as they are")
     if not wish.dry_run:
         teller.start()
