@@ -129,6 +129,14 @@ def test_a_taken_port_is_answered_by_whose_forward_it_is():
     assert "kecs port-forward run --config /work/pf.yaml" in of_file.advice[1]
 
 
+def test_a_port_that_is_not_tried_again_says_how_it_is():
+    reason = "port 20000 is taken; given up after 3 retries: free the port, then start it again"
+    by_hand = told(state="FAILED", reason=reason).advice[0]
+    assert "then `kecs port-forward start service prod/web :80` tries again" in by_hand
+    of_file = told(state="FAILED", reason=reason, owner="/work/pf.yaml").advice[0]
+    assert "then `kecs port-forward run --config /work/pf.yaml` starts it anew" in of_file
+
+
 def test_an_ended_forward_says_how_to_begin_again():
     members = {"state": "ENDED", "type": "task", "service": None, "taskId": "0123456789abcdef"}
     assert "a task does not come back" in told(**members).advice[0]

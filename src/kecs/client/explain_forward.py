@@ -14,6 +14,7 @@ from typing import Any
 
 from kecs.client.admin_types import Explain, ExplainEvent
 from kecs.errors import ExitCode, KecsError
+from kecs.forward.machine import GIVEN_UP
 
 _STOPPED = re.compile(r"(task [0-9a-f]{8}) is STOPPED")
 
@@ -204,7 +205,11 @@ def _advice(it: Forward, around: Surroundings) -> Iterator[str]:
 
 
 def _for_a_taken_port(it: Forward) -> Iterator[str]:
-    yield f"stop what holds port {it.local_port}: the forward tries again by itself and takes it"
+    if GIVEN_UP in (it.reason or ""):
+        again = _again(it) if it.owner is not None else f"`kecs port-forward start {_start(it)}` tries again"
+        yield f"stop what holds port {it.local_port}, then {again}"
+    else:
+        yield f"stop what holds port {it.local_port}: the forward tries again by itself and takes it"
     if it.owner is not None:
         run = f"`kecs port-forward run --config {it.owner}`"
         yield f"or give it another `localPort` in {it.owner}, then {run}"

@@ -219,6 +219,8 @@ class ImpossibleEvent(RuntimeError):  # noqa: N818 - h11 calls its like LocalPro
 NEVER_HEARD = "the control plane has not told yet what it leads to"
 BIND_RETRY = Backoff(first=0.5, cap=15.0)
 """A holder of a port often is a process that restarts: try soon, then seldom."""
+GIVEN_UP = "given up after"
+"""Stands in the reason of a forward that does not try again by itself."""
 
 
 class ForwardMachine:
@@ -270,7 +272,7 @@ class ForwardMachine:
     @property
     def _given_up(self) -> str:
         retries = "1 retry" if self._attempts == 1 else f"{self._attempts} retries"
-        return f"given up after {retries}: free the port, then start it again"
+        return f"{GIVEN_UP} {retries}: free the port, then start it again"
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event; return what is to be done about it, in order."""
