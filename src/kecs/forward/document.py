@@ -46,7 +46,6 @@ Region = Annotated[str, Meta(pattern="^[a-z0-9-]{1,64}$", extra={"words": "a reg
 Address = Annotated[
     str,
     Meta(
-        min_length=2,
         extra={"words": "an IP address of this machine"},
         extra_json_schema={"anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]},
     ),
@@ -76,13 +75,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     balance: Literal["least-connections"] | UnsetType = UNSET
     """Which task takes a new connection: the one with the fewest open. There is no other way yet."""
     hold: Hold | UnsetType = UNSET
+    """How new connections wait while no task is ready."""
     retry: Retry | UnsetType = UNSET
     """When the local port is taken: how it is tried again."""
     route: RouteChoice | UnsetType = UNSET
     """How tasks are reached: `direct` dials an address, `tunnel` goes through the API server of Kubernetes,
     `auto` takes what works."""
     notify: Notify | UnsetType | None = UNSET
+    """Who is told that the forward reconnects, is back, or has failed; nobody by default."""
     probe: Probe | UnsetType | None = UNSET
+    """How each task is asked whether it can serve; without it, whether it listens is all that counts."""
     auto_reconnect: bool | UnsetType = UNSET
     """`false` pins the first task that is chosen: the forward ends with it."""
 
@@ -97,7 +99,9 @@ class Forward(Options, frozen=True, kw_only=True, rename="camel"):
     cluster: Cluster = "default"
     """ECS cluster of the target."""
     service: Service | UnsetType = UNSET
+    """Name of the service; it need not exist yet."""
     task: Task | UnsetType = UNSET
+    """Id of the task, or the first 8 or more digits of it."""
     tags: Annotated[dict[str, str], Meta(min_length=1)] | UnsetType = UNSET
     """The newest running task that has all of them."""
     strict: bool | UnsetType = UNSET
@@ -116,6 +120,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     defaults: Options | UnsetType = UNSET
     """What holds for each forward that does not say otherwise, and for those of `auto`."""
     forwards: list[Forward] = []
+    """The forwards, in the order in which the plan shows them."""
     auto: bool = False
     """Forwards to all public services of the `clusters`, as they appear, each with a port that it keeps."""
     clusters: Annotated[list[Cluster], Meta(min_length=1)] | UnsetType = UNSET
