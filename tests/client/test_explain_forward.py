@@ -88,7 +88,8 @@ def test_what_is_missing_is_told_with_the_hint():
     error = KecsError("there is no service `prod/web`", "`kecs ps` shows services", ExitCode.NOT_FOUND)
     it = told(Surroundings(missing=error), state="WAITING", reason="service prod/web does not exist")
     assert error.message in it.facts
-    assert it.advice[0] == error.hint
+    assert it.advice[0].startswith("create it by `aws ecs create-service --cluster prod --service-name web")
+    assert it.advice[1] == error.hint
 
 
 def test_a_lost_control_plane_is_told_although_the_forward_serves():

@@ -324,7 +324,8 @@ def test_tags_that_no_task_has_are_told_with_those_that_exist():
     assert told.facts[1] == "the tasks there have these tags: env=prod"
     assert "has stopped: it was time" in told.facts[2]
     assert "--tags key=env,value=dev key=app,value=api" in told.advice[0]
-    assert "the 1 tasks there have no tags" in tagged(task()).facts
+    assert "the task there has no tags" in tagged(task()).facts
+    assert "the 2 tasks there have no tags" in tagged(task(), task()).facts
     assert tagged().facts == ["no task in the cluster default has the tags env=dev, app=api"]
 
 

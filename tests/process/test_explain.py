@@ -163,6 +163,39 @@ def test_what_it_leads_to_does_not_exist(running: Home):
     assert "kecs port-forward stop default-web" in told.advice
 
 
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in taken]
+
+
+FILE = """\
+version: "1"
+forwards:
+- {{name: later, type: service, service: nowhere, localPort: {}, targetPort: 80}}
+- {{name: by-tags, type: task, tags: {{app: api}}, localPort: {}, targetPort: 80}}
+"""
+
+
+def test_what_a_file_leads_to_does_not_exist_yet(running: Home):
+    (running.path / "port-forward.yaml").write_text(FILE.format(*free_ports(2)))
+    running.run("port-forward", "run")
+    told = explained(running, "later")
+    assert "there is no service `default/nowhere`" in told.facts
+    assert "aws ecs create-service --cluster default --service-name nowhere" in told.advice
+    told = explained(running, "by-tags")
+    assert "no task in the cluster default has the tags app=api" in told.facts
+    assert (
+        "aws ecs run-task --cluster default --task-definition FAMILY --tags key=app,value=api" in told.advice
+    )
+
+    running.register()
+    tags = [{"key": "app", "value": "api"}]
+    running.aws().run_task(taskDefinition="web", networkConfiguration=NETWORK, tags=tags)
+    forward(running, "ACTIVE", "by-tags")
+    assert "one task matches its tags; new connections go to" in explained(running, "by-tags").facts
+
+
 def test_its_task_is_gone(running: Home):
     running.register()
     arn = running.aws().run_task(taskDefinition="web", networkConfiguration=NETWORK)["tasks"][0]["taskArn"]

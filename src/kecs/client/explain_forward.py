@@ -162,9 +162,10 @@ def _facts(it: Forward, around: Surroundings) -> Iterator[str]:
     yield f"it {standing(it)}"
     if around.agent is not None and it.state is None:
         yield around.agent.message
-    if it.matched is not None and it.tags:
+    if it.matched and it.tags:
         which = f"; new connections go to {it.chosen[:8]}" if it.chosen else ""
-        yield f"{it.matched} tasks match its tags{which}"
+        some = "one task matches" if it.matched == 1 else f"{it.matched} tasks match"
+        yield f"{some} its tags{which}"
     if around.controlplane is not None:
         yield f"the control plane does not tell where it leads: {around.controlplane.message}"
     if around.missing is not None:
@@ -192,6 +193,11 @@ def _advice(it: Forward, around: Surroundings) -> Iterator[str]:
         case "ACTIVE" if around.controlplane is None:
             yield f"it serves: connect to {it.url}"
             return
+    if around.missing is not None and it.service is not None:
+        yield (
+            f"create it by `aws ecs create-service --cluster {it.cluster} --service-name {it.service} …`, "
+            "with assignPublicIp=ENABLED"
+        )
     for trouble in (around.controlplane, around.missing):
         if trouble is not None and trouble.hint:
             yield trouble.hint

@@ -58,7 +58,7 @@ def _none(words: str, cluster: str, there: Iterable[Task]) -> Iterator[str]:
     if known:
         yield f"the tasks there have these tags: {', '.join(known)}"
     elif alive:
-        yield f"the {len(alive)} tasks there have no tags"
+        yield f"the {len(alive)} tasks there have no tags" if len(alive) > 1 else "the task there has no tags"
 
 
 def _advice(cluster: str, tags: Mapping[str, str], found: list[Task], alive: list[Task]) -> Iterator[str]:
