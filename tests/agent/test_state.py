@@ -98,7 +98,9 @@ def test_a_member_of_a_later_version_of_the_same_format_does_no_harm(paths):
 
 def test_the_state_file_is_written_once_however_often_it_changes(paths, monkeypatch):
     writes = []
-    monkeypatch.setattr(files, "write_yaml", lambda path, document: writes.append(document["forwards"]))
+    monkeypatch.setattr(
+        files, "write_atomic", lambda _, text: writes.append(yaml.safe_load(text)["forwards"])
+    )
     monkeypatch.setattr(state, "WRITE_EVERY", 0.05)
     rows = ["one"]
 
@@ -123,10 +125,10 @@ def test_the_state_file_is_written_once_however_often_it_changes(paths, monkeypa
 
 
 def test_a_state_file_that_cannot_be_written_is_said_once(paths, monkeypatch, caplog):
-    def fail(path, document):
+    def fail(path, text):
         raise KecsError("no space left to write `state.yaml`")
 
-    monkeypatch.setattr(files, "write_yaml", fail)
+    monkeypatch.setattr(files, "write_atomic", fail)
     monkeypatch.setattr(state, "WRITE_EVERY", 0.0)
 
     async def play():

@@ -228,9 +228,12 @@ class StateFile:
     def _write(self) -> None:
         self._due = None
         self._written_at = asyncio.get_running_loop().time()
-        document = {"version": VERSION, "time": time.time(), "forwards": msgspec.to_builtins(self._rows())}
+        document = {"version": VERSION, "time": time.time(), "forwards": self._rows()}
+        # JSON is YAML, and takes a hundredth of the time: for 200 forwards 2 ms instead of 150, in which the
+        # relay loop, which shares the interpreter, could move nothing.
+        text = msgspec.json.format(msgspec.json.encode(document), indent=1)
         try:
-            files.write_yaml(self._path, document)
+            files.write_atomic(self._path, text)
         except KecsError as error:
             # It may be lost: a full disk must not stop forwards. Said once, not every second.
             if not self._failed:
