@@ -51,8 +51,8 @@ serve it. An error has a status of 400 or above and a [Refusal](#refusal). Strea
 """
 FILE_HEAD = """\
 YAML that `kecs port-forward run --config FILE` makes true; the file is a [Document](#document). Editors check
-it and complete its keys by [port-forward.schema.json](port-forward.schema.json), for which they are told where
-it is; many understand this first line:
+it and complete its keys by [port-forward.schema.json](port-forward.schema.json), once they know where that
+is; many understand this first line:
 
 ```yaml
 # yaml-language-server: $schema=docs/reference/port-forward.schema.json
@@ -76,8 +76,8 @@ forwards:
 ```
 
 Everything that is wrong with a file is said at once, each with its line, column and key, and then nothing is
-started. Text that YAML takes for something else stands in quotes: `Version: "1.0"`. `<<` and several documents
-in one file are not supported.
+started. Text that YAML takes for something else stands in quotes: `Version: "1.0"`. `<<`, and several
+documents in one file, are not supported.
 """
 CONTROL_PLANE: dict[tuple[str, str], tuple[Any, str]] = {
     ("GET", "/_kecs/status"): (admin_types.Status, "`kecs status`"),

@@ -91,8 +91,16 @@ def _decoded(source: bytes) -> str:
 
 def _wrong(path: str, problems: Sequence[Problem]) -> WrongFile:
     return WrongFile(
-        [FileError(path, one.place.line, one.place.column, one.key, one.message) for one in sorted(problems)]
+        [
+            FileError(path, one.place.line, one.place.column, _printable(one.key), _printable(one.message))
+            for one in sorted(problems)
+        ]
     )
+
+
+def _printable(text: str) -> str:
+    """Return `text` on one line, without what would move a terminal's cursor: it quotes a foreign file."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in " ".join(text.split()))
 
 
 # What no single key can say
