@@ -14,6 +14,7 @@ from kecs import files
 from kecs.agent import state
 from kecs.client.ports import named_ports
 from kecs.errors import ExitCode, KecsError
+from kecs.forward.spec import AutoSpec, Notify, Probe, Retry, Target
 
 
 @pytest.fixture
@@ -33,6 +34,64 @@ def test_what_is_saved_is_loaded(paths):
     assert state.load(paths) == (state.Config(forwards=entries), [])
 
 
+def test_what_files_ask_for_is_kept_whole(paths):
+    config = state.Config(
+        forwards=[
+            entry(
+                type="task",
+                service=None,
+                task_id=None,
+                tags={"Environment": "dev"},
+                target_port=None,
+                target_port_name="http",
+                auto_reconnect=False,
+                retry=Retry(attempts=3),
+                probe=Probe(type="http", path="/up"),
+                notify=Notify(desktop=True),
+                strict=True,
+                owner="/x/port-forward.yaml",
+                auto=True,
+            )
+        ],
+        autos=[state.AutoEntry(owner="/x/port-forward.yaml", spec=AutoSpec(clusters=["prod"]))],
+        names=state.NamesEntry(port=20900, owners=["", "/x/port-forward.yaml"]),
+    )
+    state.save(paths, config)
+
+    assert state.load(paths) == (config, [])
+    assert named_ports(paths.home, "another") >= {20001, 20900}
+
+
+def test_a_file_of_the_first_version_is_read(paths):
+    old = {
+        "version": 1,
+        "forwards": [
+            {
+                "id": "pf-00000001",
+                "name": "prod-web",
+                "type": "service",
+                "region": "us-east-1",
+                "cluster": "prod",
+                "service": "web",
+                "localPort": 20001,
+                "targetPort": 80,
+                "createdAt": 1.0,
+            }
+        ],
+    }
+    paths.forwards_config.write_text(yaml.safe_dump(old))
+
+    assert state.load(paths) == (state.Config(forwards=[entry()]), [])
+
+
+def test_an_entry_says_what_was_asked_for_and_not_which_task_was_pinned():
+    tagged = entry(type="task", service=None, task_id="a" * 32, tags={"A": "b"}, target_port_name="http")
+
+    assert tagged.spec.target == Target(type="task", cluster="prod", tags={"A": "b"}, region="us-east-1")
+    assert tagged.spec.target_port == "http"
+    assert (tagged.target, tagged.is_pinned) == ("prod/A=b", True)
+
+
 def test_no_file_is_no_forward(paths):
     assert state.load(paths) == (state.Config(forwards=[]), [])
 
@@ -41,6 +100,9 @@ def test_other_instances_avoid_its_ports(paths):
     state.save(paths, state.Config(forwards=[entry(local_port=20042)]))
 
     assert 20042 in named_ports(paths.home, "another")
+
+
+AUTO = {"owner": "/x", "spec": {"clusters": ["prod"]}}
 
 
 def document(**changes):
@@ -63,6 +125,11 @@ def document(**changes):
         yaml.safe_dump({"version": 1, "forwards": [document(name="../x")]}),
         yaml.safe_dump({"version": 1, "forwards": [document(type="tunnel")]}),
         yaml.safe_dump({"version": 1, "forwards": [document(service=None)]}),
+        yaml.safe_dump({"version": 1, "forwards": [document(type="task", service=None)]}),
+        yaml.safe_dump({"version": 1, "forwards": [{**document(), "targetPort": None}]}),
+        yaml.safe_dump({"version": 1, "forwards": [document(retry={"jitter": 5})]}),
+        yaml.safe_dump({"version": 1, "forwards": [], "autos": [AUTO, AUTO]}),
+        yaml.safe_dump({"version": 1, "forwards": [], "names": {"owners": []}}),
         yaml.safe_dump({"version": 1, "forwards": [document(), document(id="pf-00000002")]}),
         yaml.safe_dump({"version": 1, "forwards": [document(), document(name="other")]}),
     ],
