@@ -93,3 +93,21 @@ def test_an_agent_that_nobody_needs_is_left_alone(monkeypatch):
         running.cancel()
 
     asyncio.run(main())
+
+
+def test_an_agent_is_launched_once_tasks_are_told_of_a_port_on_which_it_listens():
+    async def main():
+        told = False
+        hub, supervisor = Hub(state_of()), FakeSupervisor()
+        watch = AgentWatch(hub, supervisor, lambda: told, lambda: False, lambda: told)
+        running = asyncio.get_running_loop().create_task(watch.run())
+        hub.open(agent_due=0.0)
+        watch.on_commit({})
+        await settle()
+        assert supervisor.calls == 0
+        told = True
+        watch.on_commit({})
+        await asyncio.wait_for(supervisor.called.wait(), 5)
+        running.cancel()
+
+    asyncio.run(main())

@@ -113,3 +113,39 @@ def _next(sock: socket.socket, client: WSConnection) -> object:
         for event in client.events():
             return event
         client.receive_data(sock.recv(65536))
+
+
+CALLS = """
+import os, time, urllib.error, urllib.request
+url = os.environ["KECS_URL_WEB"]
+for attempt in range(200):  # the first task that needs it has the agent started
+    try:
+        print(url, urllib.request.urlopen(url).read().decode().split()[1], flush=True)
+        break
+    except urllib.error.URLError:
+        time.sleep(0.05)
+"""
+
+
+def test_a_task_finds_a_service_by_its_variable_and_nothing_has_to_be_started_for_it(running: Home):
+    running.register()
+    running.register("caller", container={"command": [sys.executable, "-c", CALLS], "portMappings": []})
+    running.service()
+    running.stable()
+    aws = running.aws()
+
+    def called() -> list[str]:
+        (task,) = aws.run_task(taskDefinition="caller", networkConfiguration=PRIVATE)["tasks"]
+        identity = task["taskArn"].rpartition("/")[2]
+        return until(
+            lambda: running.run("logs", identity, code=None).stdout.split()[-2:], "it has called", seconds=30
+        )
+
+    url, answered = called()
+    assert url.startswith("http://127.0.0.1:")
+    assert answered in {arn.rpartition("/")[2] for arn in running.arns()}
+    assert running.forwards() == []
+
+    aws.update_service(service="web", forceNewDeployment=True)
+    running.stable()
+    assert called()[0] == url, "kept for the service's life"

@@ -170,6 +170,7 @@ class Book:
         ours = {runner.entry.local_port for runner in self.runners.values()}
         if self.config.names is not None:
             ours.add(self.config.names.port)
+        ours |= {one.kept_port for one in self.resolver.picture.services() if one.kept_port is not None}
         return ours | named_ports(self._paths.home, self._paths.name) | {self._instance.api_port}
 
     def save_names(self, names: NamesEntry) -> None:

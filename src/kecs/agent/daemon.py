@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kecs import __version__, aio, files, log
+from kecs.agent.kept import KeptPorts
 from kecs.agent.manager import Manager
 from kecs.agent.names import NamesPort
 from kecs.agent.notifier import Notifier
@@ -137,6 +138,8 @@ class Agent:
             self._manager, self._instance.region, self._relay, self._resolver.picture, self._tunnels
         )
         self._resolver.also(self._names)
+        self._kept = KeptPorts(self._relay, self._resolver.picture)
+        self._resolver.also(self._kept)
         self._manager.applier.names = self._names
         self._connect()
         self._relay.start()
@@ -234,6 +237,7 @@ class Agent:
         self._relay.join()
         self._manager.close()
         self._names.leave()
+        self._kept.leave()
         with contextlib.suppress(OSError):
             self._paths.agent_pid.unlink()
         self._lock.close()

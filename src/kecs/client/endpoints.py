@@ -60,6 +60,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Of its `awsvpcConfiguration`: a refusal names the command that sets `assignPublicIp` without
     losing them."""
     security_groups: list[str] = []
+    kept_port: int | None = None
+    """The port of this machine on which the agent listens for the service, for other tasks."""
 
 
 class EndpointsLine(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

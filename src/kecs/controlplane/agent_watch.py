@@ -1,7 +1,8 @@
 """The agent, as the control plane sees it: connected to the endpoints or not; lost, it is brought back.
 
 Launching, delays and what `instance.yaml` allows are `kecs.client.supervise`'s work
-(docs/design/contracts.md, 5). An agent without forwards is not missed.
+(docs/design/contracts.md, 5). An agent without forwards is not missed, unless tasks
+were told of a port on which it listens for a service (`kecs.ecs.kept_ports`).
 """
 
 from __future__ import annotations
@@ -37,9 +38,19 @@ class AgentWatch:
     """Brings the agent back whenever it is missed. `wanted` tells whether it is, now."""
 
     def __init__(
-        self, hub: Hub, supervisor: Supervises, wanted: Callable[[], bool], lives: Callable[[], bool]
+        self,
+        hub: Hub,
+        supervisor: Supervises,
+        wanted: Callable[[], bool],
+        lives: Callable[[], bool],
+        told: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`lives` tells whether an agent listens on its socket, whomever it follows."""
+        """`lives` tells whether an agent listens on its socket, whomever it follows.
+
+        `told`: whether tasks were told of ports on which it has to listen, which may begin at any commit.
+        """
+        self._told = told
+        self._was_told = False
         self._hub = hub
         self._supervisor = supervisor
         self._wanted = wanted
@@ -55,6 +66,13 @@ class AgentWatch:
             return PeerStatus(state="absent")
         state = self._supervisor.state
         return state if state.state == "BACKOFF" else PeerStatus(state="starting")
+
+    def on_commit(self, _changes: object) -> None:
+        """Look anew when tasks begin to need an agent."""
+        if not self._hub.agent_connected:
+            before, self._was_told = self._was_told, self._told()
+            if self._was_told and not before:
+                self._changed.set()
 
     async def run(self) -> None:
         """Watch, for ever."""

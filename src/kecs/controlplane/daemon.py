@@ -17,7 +17,7 @@ import resource
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from kecs import __version__, aio, files, log
@@ -36,11 +36,13 @@ from kecs.controlplane.start_up import (
     bind_api,
     contexts,
     environments_of,
+    free_ports,
     named_ports,
+    traits_of,
 )
 from kecs.controlplane.task_logs import TaskLogs
 from kecs.controlplane.task_ports import TaskPorts, can_bind
-from kecs.ecs import deployments
+from kecs.ecs import deployments, urls
 from kecs.ecs.model import Cluster, Service, Task
 from kecs.ecs.state import State
 from kecs.errors import KecsError
@@ -66,7 +68,8 @@ class Daemon:
         self.region = instance.region
         self.started_at = time.time()
         self.store = store
-        self.context = contexts(instance)
+        named = named_ports(paths)
+        self.context = contexts(instance, free_ports(named))
         chosen = choose(paths, instance)
         self.runtime, self.cluster = chosen.runtime, chosen.cluster
         self.hub = Hub(store.state)
@@ -75,13 +78,15 @@ class Daemon:
             store,
             self.runtime,
             self.hub,
-            ports=TaskPorts(listener.TASK_PORTS, can_bind, named_ports(paths)),
-            environments=environments_of(paths),
+            ports=TaskPorts(listener.TASK_PORTS, can_bind, named),
+            environments=environments_of(
+                paths, lambda task: urls.urls_of(store.state, task, traits_of(instance))
+            ),
             context=self.context,
             exposes=chosen.exposes,
             plans=plans,
         )
-        self.agent = _watch_agent(paths, self.hub)
+        self.agent = _watch_agent(paths, self.hub, lambda: urls.are_told(store.state))
         self.leaving = asyncio.Event()
         self._taken_up = asyncio.Event()
         self._progress: list[StopProgress] = []
@@ -102,6 +107,7 @@ class Daemon:
     async def take_up(self) -> None:
         """Take the tasks up, and let the agent know the endpoints."""
         self.store.subscribe(self.logs.on_commit)
+        self.store.subscribe(self.agent.on_commit)
         await self._know_the_cluster()
         await self.controller.open()
         self._open_hub()
@@ -312,7 +318,7 @@ class _Gate:
         await send({"type": "http.response.body", "body": answer.body})
 
 
-def _watch_agent(paths: InstancePaths, hub: Hub) -> AgentWatch:
+def _watch_agent(paths: InstancePaths, hub: Hub, told: Callable[[], bool]) -> AgentWatch:
     from kecs.client.agent import is_up
     from kecs.client.lifetime import has_forwards
     from kecs.client.supervise import Supervisor
@@ -321,12 +327,15 @@ def _watch_agent(paths: InstancePaths, hub: Hub) -> AgentWatch:
         try:
             instance = instances.read(paths)
             wished = instance is not None and instance.desired == instance.agent == "running"
-            return wished and has_forwards(paths)
+            return wished and (told() or has_forwards(paths))
         except KecsError as error:
             _log.warning("cannot tell whether the agent is wanted: %s", error.message)
             return False
 
-    return AgentWatch(hub, Supervisor(paths, "agent"), wanted, lambda: is_up(str(paths.agent_socket)))
+    def lives() -> bool:
+        return is_up(str(paths.agent_socket))
+
+    return AgentWatch(hub, Supervisor(paths, "agent"), wanted, lives, told)
 
 
 def remove_traces(paths: InstancePaths) -> None:

@@ -107,6 +107,7 @@ def _service_target(state: Reader, service: Service, tasks: Iterable[Task]) -> T
         ports=list(_possible_ports(definition)),
         subnets=list(awsvpc.get("subnets", [])),
         security_groups=list(awsvpc.get("securityGroups", [])),
+        kept_port=service.kept_port,
     )
 
 

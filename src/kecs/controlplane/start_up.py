@@ -15,6 +15,7 @@ from kecs.client.instance import Instance
 from kecs.controlplane.environment import MissingResourceError, environment_of
 from kecs.controlplane.specs import override_of
 from kecs.controlplane.task_flow import Environments
+from kecs.controlplane.task_ports import can_bind
 from kecs.ecs import node_ports
 from kecs.ecs.context import Context, Knobs, RuntimeTraits
 from kecs.ecs.model import Task, TaskDefinition
@@ -75,20 +76,45 @@ def traits_of(instance: Instance) -> RuntimeTraits:
     )
 
 
-def contexts(instance: Instance) -> Callable[[str], Context]:
-    """Return what makes the context of one call in a region, now."""
+def contexts(
+    instance: Instance, free_port: Callable[[set[int]], int | None] | None = None
+) -> Callable[[str], Context]:
+    """Return what makes the context of one call in a region, now; `free_port` is of use on `local` only."""
     knobs, traits = knobs_of(instance), traits_of(instance)
 
     def context(region: str) -> Context:
         return Context(
-            region=region, now=time.time(), new_id=lambda: uuid.uuid4().hex, runtime=traits, knobs=knobs
+            region=region,
+            now=time.time(),
+            new_id=lambda: uuid.uuid4().hex,
+            runtime=traits,
+            knobs=knobs,
+            free_port=None if traits.runs_pods else free_port,
         )
 
     return context
 
 
-def environments_of(paths: InstancePaths) -> Environments:
-    """Return what resolves the variables of a task's containers from this instance's files."""
+def free_ports(named: Callable[[], set[int]]) -> Callable[[set[int]], int | None]:
+    """Return what finds a port that nobody has: not of those it is given, nor of those `named`.
+
+    It is bound and released at once (`task_ports.can_bind`), which waits for nothing.
+    """
+
+    def find(avoid: set[int]) -> int | None:
+        avoid = avoid | named()
+        return next((port for port in listener.KEPT_PORTS if port not in avoid and can_bind(port)), None)
+
+    return find
+
+
+def environments_of(
+    paths: InstancePaths, urls: Callable[[Task], Mapping[str, str]] = lambda _: {}
+) -> Environments:
+    """Return what resolves the variables of a task's containers from this instance's files.
+
+    `urls` are those of other services (`kecs.ecs.urls`); what the definition says goes before.
+    """
 
     def resolve(task: Task, definition: TaskDefinition) -> Mapping[str, Mapping[str, str]]:
         containers = definition.definition.get("containerDefinitions", [])
@@ -101,9 +127,12 @@ def environments_of(paths: InstancePaths) -> Environments:
                     f"ResourceInitializationError: unable to pull secrets or registry auth: {error.message}"
                 ) from error
         return {
-            container["name"]: environment_of(
-                container, override_of(task, container["name"]), secrets=values, s3=paths.s3
-            )
+            container["name"]: {
+                **urls(task),
+                **environment_of(
+                    container, override_of(task, container["name"]), secrets=values, s3=paths.s3
+                ),
+            }
             for container in containers
         }
 

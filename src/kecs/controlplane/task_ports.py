@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from kecs.ecs import kept_ports
 from kecs.ecs.model import LocalPort, Task, TaskPort
 from kecs.ecs.state import Reader, Tx
 
@@ -54,7 +55,7 @@ class TaskPorts:
             number = self._given(task, port)
             if number == 0:
                 if avoid is None:
-                    avoid = {row.port for row in state.scan(LocalPort)} | self._named()
+                    avoid = kept_ports.ports_in_rows(state) | self._named()
                 key = (port.container, port.container_port)
                 number = numbers.get(key) or self._next(avoid)
                 numbers[key] = number

@@ -57,3 +57,5 @@ class Context:
     account: str = ACCOUNT
     runtime: RuntimeTraits = field(default_factory=RuntimeTraits)
     knobs: Knobs = field(default_factory=Knobs)
+    free_port: Callable[[set[int]], int | None] | None = None
+    """Names a port of this machine that is free and not among these; None: services keep none there."""

@@ -169,6 +169,8 @@ class Service(Row, frozen=True, kw_only=True):
     steady: bool = False
     """True once "has reached a steady state" was said for the current situation."""
     tags: dict[str, str] = {}
+    kept_port: int | None = None
+    """Where tasks of this machine find it (`kecs.ecs.kept_ports`); on `local`, for its life."""
 
     @property
     def key(self) -> Key:

@@ -14,6 +14,7 @@ from kecs.ecs import (
     capacity,
     clusters,
     deployments,
+    kept_ports,
     names,
     node_ports,
     pages,
@@ -71,6 +72,7 @@ def create_service(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, An
     service = _with_deployment(service, definition, ctx)
     tx.put(service)
     node_ports.settle_service(tx, service, ctx)
+    kept_ports.settle_service(tx, service, ctx)
     return {"service": _described(tx, service, ctx, include_tags=bool(service.tags))}
 
 
@@ -92,6 +94,7 @@ def update_service(tx: Tx, params: dict[str, Any], ctx: Context) -> dict[str, An
         new = msgspec.structs.replace(deployments.with_deployment(new, counted), steady=False)
     tx.put(new)
     node_ports.settle_service(tx, new, ctx)
+    kept_ports.settle_service(tx, new, ctx)
     return {"service": _described(tx, new, ctx, include_tags=bool(new.tags))}
 
 

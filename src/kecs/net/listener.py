@@ -23,6 +23,9 @@ is away."""
 TASK_PORTS = range(29999, 19999, -1)
 """Ports for local tasks: the same ones from the top."""
 
+KEPT_PORTS = range(25000, 28000)
+"""Ports that are kept for services: from the middle, where the others come last."""
+
 BACKLOG = 4096
 """Linux cuts it to net.core.somaxconn, 4096 since 5.4."""
 

@@ -1,0 +1,32 @@
+"""Kept ports: where the tasks of this machine find a service, whatever tasks it has (`local` only).
+
+`kecs.ecs.services` calls `settle_service` in the transaction of a request. A public service with a TCP port
+gets a port for its life; the agent listens on it (`kecs.agent.kept`), and `kecs.ecs.urls` tells tasks of it.
+Which port is free is the context's to know.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kecs.ecs.context import Context
+from kecs.ecs.model import LocalPort, Service
+from kecs.ecs.state import Reader, Tx
+from kecs.ecs.urls import first_port
+
+
+def settle_service(tx: Tx, service: Service, ctx: Context) -> None:
+    """Give a public service its port, unless it has one; where none is free it goes without."""
+    if ctx.free_port is None or service.kept_port is not None or not service.public:
+        return
+    if first_port(tx, service) is None:
+        return
+    port = ctx.free_port(ports_in_rows(tx))
+    if port is not None:
+        tx.put(msgspec.structs.replace(service, kept_port=port))
+
+
+def ports_in_rows(state: Reader) -> set[int]:
+    """Return the ports of this machine that rows name: those of tasks, and kept ones."""
+    kept = {one.kept_port for one in state.scan(Service) if one.status != "INACTIVE" and one.kept_port}
+    return kept | {row.port for row in state.scan(LocalPort)}
