@@ -193,6 +193,10 @@ def test_a_default_name_is_always_a_legal_one():
         (ForwardSpec(target=Target(type="service", service="web"), target_port=-80), "target port"),
         (ForwardSpec(target=Target(type="service", service="web"), target_port="a b"), "target port"),
         (ForwardSpec(target=Target(type="task", cluster="", tags={"a": "b"})), "names no cluster"),
+        (ForwardSpec(target=Target(type="service", service="web", tags={"a": "b"})), "has tags too"),
+        (ForwardSpec(target=Target(type="service", tags={"a": "b"})), "has tags too"),
+        (ForwardSpec(target=Target(type="task", task="01234567", tags={"a": "b"})), "has tags too"),
+        (ForwardSpec(target=Target(type="task", task="01234567"), strict=True), "has no tags"),
     ],
 )
 def test_a_spec_from_elsewhere_is_checked_as_if_typed(wrong, says):

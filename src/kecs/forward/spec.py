@@ -237,6 +237,10 @@ def check(spec: ForwardSpec) -> None:
     """Check a spec that came over a wire or from a file as if it had been typed."""
     target = spec.target
     shape = _SHAPES[target.type]
+    if target.tags and (target.type == "service" or target.service or target.task):
+        raise TargetSyntaxError(f"`{target}` has tags too: tags find a task, and are all that names it")
+    if spec.strict and not target.tags:
+        raise TargetSyntaxError(f"`{target}` has no tags, and `strict` is about these")
     if target.tags:
         _checked_cluster(target.cluster, str(target), _TAG_SHAPE)
     elif target.type == "service":
