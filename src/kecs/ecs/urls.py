@@ -27,7 +27,7 @@ def urls_of(state: Reader, task: Task, runtime: RuntimeTraits) -> dict[str, str]
 
 def variable(service: str) -> str:
     """Return `KECS_URL_WEB_API` for `web-api`."""
-    return "KECS_URL_" + re.sub(r"[^A-Z0-9]", "_", service.upper())
+    return f"KECS_URL_{re.sub('[^A-Z0-9]', '_', service.upper())}"
 
 
 def are_told(state: Reader) -> bool:
