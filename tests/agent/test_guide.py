@@ -9,7 +9,8 @@ import msgspec
 import pytest
 import yaml
 
-from kecs.agent import channels, notifier, notify, wake
+from kecs.agent import channels, notifier, notify
+from kecs.client import wake
 from kecs.forward import file, spec
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "health-and-notifications.md"

@@ -16,9 +16,9 @@ from tests.agent.test_channels import Hook
 from tests.agent.test_daemon import serve, unsupervised  # noqa: F401 - a fixture
 
 from kecs.agent import daemon, notify
-from kecs.agent.wake import Wake
 from kecs.client.agent import AgentClient
 from kecs.client.rpc_types import StartRequest, StopRequest
+from kecs.client.wake import Wake
 from kecs.forward.spec import Notify, Probe
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -307,6 +308,31 @@ def test_a_task_whose_port_a_stranger_took_runs_on_another(short_path, monkeypat
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
         asyncio.run(main(stranger))
+
+
+def test_after_a_sleep_the_cluster_is_asked_anew(short_path, monkeypatch):
+    real, roused = daemon.choose, []
+
+    def choose(*given):
+        return dataclasses.replace(real(*given), rouse=lambda: roused.append(True))
+
+    async def main():
+        paths = InstancePaths(short_path, "default")
+        files.make_private_folder(paths.root)
+        instance = Instance(
+            name="default", id="i", region="us-east-1", api_port=1, access_key_id="K", created_at=1.0,
+            environment={}, directory=str(short_path),
+        )  # fmt: skip
+        store = await Store.open(paths.database)
+        try:
+            await daemon.Daemon(paths, instance, store).awoke(3600.0)
+        finally:
+            await store.close()
+
+    monkeypatch.setattr(daemon, "choose", choose)
+    asyncio.run(main())
+
+    assert roused == [True]
 
 
 def test_after_a_reboot_services_start_again(plane):

@@ -215,6 +215,24 @@ async def test_a_half_open_stream_is_noticed_by_its_silence(client, api):
 
 
 @with_client
+async def test_after_a_sleep_a_stream_is_resumed_at_once_on_a_new_connection(client, api):
+    async with following(client, api) as follower:
+        api.freeze_watches()
+        api.put(pod("unheard"))
+        await client.version()
+        pools = list(client._http._pools)
+        client.rouse()
+        assert await follower.changed() == "unheard"
+        await follower.opened(2)
+        assert follower.reports.empty(), "it is no trouble"
+        assert not set(map(id, pools)) & set(map(id, client._http._pools)), "none of before is used"
+        client.rouse()
+        await follower.opened(3)
+        api.put(pod("after"))
+        assert await follower.changed() == "after"
+
+
+@with_client
 async def test_a_server_that_restarts_is_reported_and_found_again(client, api):
     async with following(client, api) as follower:
         api.stop()

@@ -31,7 +31,6 @@ from kecs.agent.resolver import Resolver
 from kecs.agent.rpc import Caller, Method, RpcServer
 from kecs.agent.runner import Runner
 from kecs.agent.tunnels import Tunnels, opener
-from kecs.agent.wake import Wake
 from kecs.client import instance as instances
 from kecs.client import rpc_types as rpc
 from kecs.client import watch
@@ -39,6 +38,7 @@ from kecs.client.agent import is_up
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
 from kecs.client.supervise import Supervisor
+from kecs.client.wake import Wake
 from kecs.errors import ExitCode, KecsError
 from kecs.forward.machine import State
 from kecs.net import messages, unix

@@ -35,6 +35,8 @@ class Chosen:
     runtime: Runtime
     exposes: Exposes | None = None
     cluster: Cluster | None = None
+    rouse: Callable[[], None] = lambda: None
+    """Look anew at all that is watched elsewhere: this machine has slept."""
 
 
 def choose(paths: InstancePaths, instance: Instance) -> Chosen:
@@ -60,7 +62,7 @@ def choose(paths: InstancePaths, instance: Instance) -> Chosen:
         except (ApiError, Unreachable) as error:
             raise Silent(str(error)) from error
 
-    return Chosen(runtime, runtime, Cluster(instance.kubernetes, access.server, runtime, uid))
+    return Chosen(runtime, runtime, Cluster(instance.kubernetes, access.server, runtime, uid), client.rouse)
 
 
 class Silent(Exception):  # noqa: N818 - it names the cluster's state

@@ -24,6 +24,7 @@ from kecs import __version__, aio, files, log
 from kecs.client import instance as instances
 from kecs.client.admin_types import Status, StopProgress
 from kecs.client.instance import Instance
+from kecs.client.wake import Wake
 from kecs.controlplane.admin import build_admin
 from kecs.controlplane.agent_watch import AgentWatch
 from kecs.controlplane.cluster import choose
@@ -72,6 +73,7 @@ class Daemon:
         self.context = contexts(instance, free_ports(named))
         chosen = choose(paths, instance)
         self.runtime, self.cluster = chosen.runtime, chosen.cluster
+        self._rouse = chosen.rouse
         self.hub = Hub(store.state)
         self.logs = TaskLogs(lambda: store.state, self.runtime)
         self.controller = Controller(
@@ -117,6 +119,10 @@ class Daemon:
         """Take the tasks up, then forget what is old, for ever. Raises `KecsError` when they cannot be."""
         await self.take_up()
         await retain(self.store, self.runtime, time.time)
+
+    async def awoke(self, _seconds: float) -> None:
+        """Ask the cluster what has become of it while this machine slept."""
+        self._rouse()
 
     async def _know_the_cluster(self) -> None:
         """Return once the cluster has said that it is the right one; while it is silent, forwards go on."""
@@ -251,6 +257,8 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         stack.push_async_callback(aio.cancel, work)
         watching = aio.create_task(daemon.agent.run(), name="watch of the agent")
         stack.push_async_callback(aio.cancel, watching)
+        waking = aio.create_task(Wake(daemon.awoke).watch(), name="notice a sleep")
+        stack.push_async_callback(aio.cancel, waking)
         if instances.require(paths).desired == "stopped":
             # Said while we were starting, by one who could not reach us: nobody else will tell us.
             daemon.begin_stop()

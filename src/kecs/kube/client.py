@@ -41,6 +41,10 @@ class KubeClient:
         """Close all connections; calls and watches that are under way end with `Unreachable`."""
         await self._http.aclose()
 
+    def rouse(self) -> None:
+        """Resume all watches on new connections: this machine has slept."""
+        self._http.rouse()
+
     async def version(self) -> tuple[int, int]:
         """Return the server's version, for example (1, 35)."""
         answer = await self._http.request("GET", "/version")

@@ -65,6 +65,10 @@ class Http:
         self._pools: list[_Pool] = []
         """The newest last; older ones are those whose answers are still being read."""
         self._making = asyncio.Lock()
+        self._stale = False
+        """Kept connections may be dead: the next request makes new ones."""
+        self._waiting: set[asyncio.Timeout] = set()
+        """Of streams that can be resumed, while they wait for more."""
         self.closed = False
         """Whether `aclose` was called: nothing can be asked any more."""
 
@@ -74,6 +78,15 @@ class Http:
         pools, self._pools = self._pools, []
         for pool in pools:
             await pool.client.aclose()
+
+    def rouse(self) -> None:
+        """Trust no connection any more: this machine has slept, and the server may know of none of them.
+
+        What waits on a stream that can be resumed gets `Unreachable`; all other requests end as they may.
+        """
+        self._stale = True
+        for patience in self._waiting:
+            patience.reschedule(asyncio.get_running_loop().time())
 
     async def request(
         self,
@@ -135,14 +148,35 @@ class Http:
             if not await retry.after_refusal(refused, credentials):
                 raise refused
 
-    async def chunks(self, answer: httpx2.Response) -> AsyncGenerator[bytes, None]:
-        """Yield the answer's body as it comes. Raises `Unreachable` when it ends before its end."""
+    async def chunks(
+        self, answer: httpx2.Response, *, resumable: bool = False
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the answer's body as it comes. Raises `Unreachable` when it ends before its end.
+
+        One that is `resumable` ends so at a `rouse` too.
+        """
         try:
             async with aclosing(answer.aiter_raw()) as parts:
-                async for part in parts:
-                    yield part
+                if not resumable:
+                    async for part in parts:
+                        yield part
+                    return
+                while (more := await self._next(parts)) is not None:
+                    yield more
         except (httpx2.TransportError, httpx2.StreamError) as error:
             raise unreachable(self.access.server, error) from error
+
+    async def _next(self, parts: AsyncGenerator[bytes, None]) -> bytes | None:
+        """Return what comes next; None at the end."""
+        try:
+            async with asyncio.timeout(None) as patience:
+                self._waiting.add(patience)
+                try:
+                    return await anext(parts, None)
+                finally:
+                    self._waiting.discard(patience)
+        except TimeoutError as error:
+            raise Unreachable(f"the connection to {self.access.server} is older than a sleep") from error
 
     async def read(self, answer: httpx2.Response) -> bytes:
         """Return the whole body. Raises `Unreachable`."""
@@ -175,7 +209,8 @@ class Http:
         if self.closed:
             raise Unreachable(f"the connections to {self.access.server} were closed")
         async with self._making:
-            if not self._pools or self._pools[-1].generation != self.access.generation:
+            if not self._pools or self._stale or self._pools[-1].generation != self.access.generation:
+                self._stale = False
                 await self._renew_pool()
             pool = self._pools[-1]
             pool.users += 1

@@ -181,7 +181,7 @@ class Watch:
             self._opened = True
             self._going_on()
             unread = bytearray()
-            async with aclosing(self._http.chunks(answer)) as chunks:
+            async with aclosing(self._http.chunks(answer, resumable=True)) as chunks:
                 async for chunk in chunks:
                     searched = len(unread)
                     unread += chunk

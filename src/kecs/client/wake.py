@@ -1,7 +1,7 @@
 """Noticing that the machine has slept: a clock that runs in sleep beside one that does not.
 
-`kecs.agent.daemon` has one of these for the whole process. All timers of the agent stand still while a laptop
-sleeps, and what they watch does not: so everything is checked at once on wake.
+Each daemon has one for the whole process. All its timers stand still while a laptop sleeps, and what they
+watch does not: so everything is checked at once on wake.
 """
 
 from __future__ import annotations
@@ -70,5 +70,5 @@ class Wake:
                 continue
             slept, before = now - before, now
             if slept >= NAP:
-                _log.info("the machine slept for %.0f s: all forwards are checked", slept)
+                _log.info("the machine slept for %.0f s: everything is checked", slept)
                 await self._awoke(slept)

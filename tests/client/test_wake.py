@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from kecs.agent import wake
-from kecs.agent.wake import Wake, asleep_so_far
+from kecs.client import wake
+from kecs.client.wake import Wake, asleep_so_far
 
 
 class OverError(Exception):
