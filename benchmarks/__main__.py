@@ -12,11 +12,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import daemons, hundred, interpreter, table, tunnel
+from benchmarks import daemons, forwards, hundred, interpreter, table, tunnel
 from benchmarks.cluster import Setting, setting
 from benchmarks.table import Row
 
-ALONE: dict[str, Callable[[], list[Row]]] = {"daemons": daemons.measure}
+ALONE: dict[str, Callable[[], list[Row]]] = {"daemons": daemons.measure, "forwards": forwards.measure}
 ON_A_CLUSTER: dict[str, Callable[[Setting], list[Row]]] = {
     "tunnel": tunnel.measure,
     "interpreter": interpreter.measure,
