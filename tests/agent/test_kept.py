@@ -65,6 +65,8 @@ def test_a_kept_port_follows_its_service_and_goes_with_it(play):
         one, other = free_port(), free_port()
         first = service(task(A, port(80, 29001)), kept_port=one)
         assert stage.learn(snapshot(1, first, service(name="api"))) == [("Listen", ID), (ID, [A])]
+        hidden = service(task(A, port(80, 29001)), kept_port=one, public=False)
+        assert stage.learn(change(1, hidden)) == [], "other tasks find it all the same"
         assert list(stage.kept.named) == [ID]
         assert stage.learn(change(2, service(task(B, port(80, 29002)), kept_port=one))) == [(ID, [B])]
         assert stage.learn(change(3, service(name="api", public=False))) == []

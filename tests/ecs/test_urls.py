@@ -36,13 +36,14 @@ def told(ecs: Ecs, by: str = "web") -> dict[str, str]:
     return urls.urls_of(ecs.state, start_task(ecs, by), ecs.runtime)
 
 
-def test_a_task_is_told_of_every_public_service_but_its_own(local):
+def test_a_task_is_told_of_every_service_but_its_own(local):
     for name in ("web", "api", "Back_end-2"):
         create(local, name, networkConfiguration=PUBLIC)
-    create(local, "hidden", networkConfiguration=NETWORK)
+    create(local, "private", networkConfiguration=NETWORK)
     assert told(local) == {
         "KECS_URL_API": "http://127.0.0.1:25001",
         "KECS_URL_BACK_END_2": "http://127.0.0.1:25002",
+        "KECS_URL_PRIVATE": "http://127.0.0.1:25003",
     }
 
 
@@ -53,10 +54,8 @@ def test_of_two_services_with_one_variable_the_older_has_it(local):
 
 
 def test_a_port_is_kept_for_the_service_s_life_and_is_nobody_else_s(local):
-    create(local, "web", networkConfiguration=NETWORK)
-    assert row(local, "web").kept_port is None
     local.write(lambda tx: tx.put(LocalPort(port=25000, region=REGION, task_id="t")))
-    update(local, "web", networkConfiguration=PUBLIC)
+    create(local, "web", networkConfiguration=PUBLIC)
     kept = row(local, "web").kept_port
     assert kept == 25001
     update(local, "web", networkConfiguration=NETWORK)
@@ -84,12 +83,13 @@ def test_without_a_free_port_or_a_port_of_tcp_a_service_goes_without(local):
 def test_somebody_has_to_listen_while_a_living_task_was_told(local):
     create(local, "web", networkConfiguration=PUBLIC)
     assert not urls.are_told(local.state)
-    start_task(local, "web")
+    own = start_task(local, "web")
     assert not urls.are_told(local.state), "its own tasks are not told of it"
     create(local, "api", networkConfiguration=NETWORK)
     task = start_task(local, "api")
     assert urls.are_told(local.state)
-    local.write(lambda tx: tx.put(msgspec.structs.replace(task, last_status="STOPPED")))
+    for one in (own, task):
+        local.write(lambda tx, one=one: tx.put(msgspec.structs.replace(one, last_status="STOPPED")))
     assert not urls.are_told(local.state)
 
 

@@ -106,7 +106,7 @@ class KeptPorts:
         self._lead(named)
 
     def _lead(self, named: Named) -> None:
-        endpoints = self._picture.resolve(named.entry).endpoints
+        endpoints = self._picture.resolve(named.entry, within=True).endpoints
         if endpoints != named.endpoints:
             named.endpoints = endpoints
             self._relay.send(Snapshot(named.id, self._picture.version or 0, endpoints))

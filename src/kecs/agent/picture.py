@@ -76,8 +76,11 @@ class Picture:
         self.version = line.version
         return Changes(frozenset(gone | changed), frozenset(tasks))
 
-    def resolve(self, entry: Entry) -> Resolution:
-        """Work out what `entry` leads to. Call it when there is a version."""
+    def resolve(self, entry: Entry, *, within: bool = False) -> Resolution:
+        """Work out what `entry` leads to. Call it when there is a version.
+
+        `within`: for the other tasks of its cluster, to whom a service need not be public.
+        """
         if entry.has_whole_task_id:
             return self._resolve_task(entry)
         if entry.type == "task":
@@ -86,7 +89,7 @@ class Picture:
         if target is None:
             return Resolution((), (), NoEndpoint(f"service {entry.target} does not exist"))
         if entry.auto_reconnect:
-            return _resolve_service(entry, target)
+            return _resolve_service(entry, target, within=within)
         return resolve_one(entry, [Candidate(target, task) for task in target.tasks])
 
     def _resolve_tasks(self, entry: Entry) -> Resolution:
@@ -159,9 +162,9 @@ def key_of(target: Target) -> TargetKey:
     return (target.region, target.cluster, target.service, target.task_id)
 
 
-def _resolve_service(entry: Entry, target: Target) -> Resolution:
+def _resolve_service(entry: Entry, target: Target, *, within: bool) -> Resolution:
     ended = why_ended(target.tasks)
-    if not target.public:
+    if not (target.public or within):
         why = f"assignPublicIp is off for service {entry.target}"
         return Resolution((), (), NoEndpoint(why), ended=ended)
     tasks = [task for task in target.tasks if task.last_status != "STOPPED"]

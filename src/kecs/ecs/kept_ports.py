@@ -1,7 +1,7 @@
 """Kept ports: where the tasks of this machine find a service, whatever tasks it has (`local` only).
 
-`kecs.ecs.services` calls `settle_service` in the transaction of a request. A public service with a TCP port
-gets a port for its life; the agent listens on it (`kecs.agent.kept`), and `kecs.ecs.urls` tells tasks of it.
+`kecs.ecs.services` calls `settle_service` in the transaction of a request. A service with a TCP port gets a
+port for its life; the agent listens on it (`kecs.agent.kept`), and `kecs.ecs.urls` tells tasks of it.
 Which port is free is the context's to know.
 """
 
@@ -16,8 +16,8 @@ from kecs.ecs.urls import first_port
 
 
 def settle_service(tx: Tx, service: Service, ctx: Context) -> None:
-    """Give a public service its port, unless it has one; where none is free it goes without."""
-    if ctx.free_port is None or service.kept_port is not None or not service.public:
+    """Give a service its port, unless it has one; where none is free it goes without."""
+    if ctx.free_port is None or service.kept_port is not None:
         return
     if first_port(tx, service) is None:
         return

@@ -1,7 +1,8 @@
 """`KECS_URL_<SERVICE>`: what a task is told of the other services of its cluster when it starts. Pure.
 
-`*.localhost` does not resolve in Python, in Node or in a Pod, so tasks get addresses that do: on `local` the
-port that is kept for the service (`kecs.ecs.kept_ports`), on Kubernetes the DNS name of its Service.
+It needs no `assignPublicIp`, as on AWS: that is about being reached from outside. `*.localhost` does not
+resolve in Python, in Node or in a Pod, so tasks get addresses that do: on `local` the port that is kept for
+the service (`kecs.ecs.kept_ports`), on Kubernetes the DNS name of its Service.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def first_port(state: Reader, service: Service) -> int | None:
 
 
 def _url(state: Reader, service: Service, runtime: RuntimeTraits) -> str | None:
-    if service.status == "INACTIVE" or not service.public:
+    if service.status == "INACTIVE":
         return None
     if not runtime.runs_pods:
         return f"http://127.0.0.1:{service.kept_port}" if service.kept_port is not None else None
