@@ -182,7 +182,7 @@ class RelayLoop:
         self.now = time.monotonic()
         self.turn += 1
         ready, self.ready = self.ready, []
-        self._crowded = len(events) + len(ready) > 1
+        self._crowded = len(events) + len(ready) > 1 and self._are_several(events, ready)
         ends = self.ends
         for fd, mask in events:
             watched = ends.get(fd)
@@ -205,6 +205,15 @@ class RelayLoop:
             heapq.heappop(timers)[2]()
         if self.writes:
             self._write(busy=bool(events))
+
+    def _are_several(self, events: list[tuple[int, int]], ready: list[Resumable]) -> bool:
+        """Tell whether more than one has something to say.
+
+        A socket that takes more again has not. And one may be in both lists: cut short, and news of it since.
+        """
+        speakers: set[object] = {self.ends.get(fd) for fd, mask in events if mask != poller.OUT}
+        speakers.update(ready)
+        return len(speakers) > 1
 
     def _write(self, *, busy: bool) -> None:
         """Have carriers write, unless there were events just now: their connections may have more to say."""
