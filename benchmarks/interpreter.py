@@ -3,8 +3,8 @@
 The relay loop is one thread of the agent. Beside it a tunnel downloads at full speed and a client asks for
 `list` ten times a second; the direct forward must keep a share of its requests and a short tail.
 
-A download costs the forward twice: by the agent's lock, and by the cores that the API server, the kubelet and the
-container runtime need for it. To tell one from the other the same body also comes by `kubectl
+A download costs the forward twice: by the agent's lock, and by the cores that the API server, the kubelet and
+the container runtime need for it. To tell one from the other the same body also comes by `kubectl
 port-forward`, a process of its own: what the forward loses then, no design of the agent could give back.
 """
 
