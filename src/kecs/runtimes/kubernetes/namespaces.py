@@ -18,8 +18,8 @@ from kecs.runtimes.kubernetes import manifests
 from kecs.runtimes.kubernetes.manifests import Owner
 
 GRACE = 2
-"""Seconds that pods get to end when all is destroyed: nobody leads traffic away from them any more, so the time
-for that (`preStop`) is not waited for."""
+"""Seconds that pods get to end when all is destroyed: nobody leads traffic away from them any more, so the
+time for that (`preStop`) is not waited for."""
 
 DELETES_AT_ONCE = 8
 
