@@ -200,7 +200,7 @@ def web(kubectl, namespace):
 @pytest.mark.parametrize("over", ["spdy", "websocket"])
 def test_a_pod_answers_through_a_port_forward(cluster, web, over):
     upgraded = open_portforward(Access.load(cluster.kubeconfig), web, "web", timeout=10, over=over)
-    with upgraded.sock as sock:
+    with closing(upgraded.sock) as sock:
         assert upgraded.framing == over
         sock.settimeout(10)
         frames = websocket.Framing() if over == "websocket" else None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from tests.cluster.harness.certificates import write_kubeconfig
@@ -19,6 +20,7 @@ from tests.kube.shapes import pod
 from kecs.kube import sockets, upgrade
 from kecs.kube.access import Access
 from kecs.kube.errors import ApiError, PodGone, Unreachable
+from kecs.kube.tls import TlsSocket
 from kecs.kube.upgrade import open_portforward
 from kecs.wire import portforward, websocket
 
@@ -219,10 +221,9 @@ def test_it_works_in_tls(tls_api, authority, tmp_path, over):
     tls_api.backends[80] = "echo"
     access = Access.load(tls_api.kubeconfig(tmp_path, authority=authority.pair.certificate))
     upgraded = opened(access, over=over)
-    with upgraded.sock:
-        assert isinstance(upgraded.sock, ssl.SSLSocket)
+    with closing(upgraded.sock):
+        assert isinstance(upgraded.sock, TlsSocket)
         assert upgraded.sock.gettimeout() == 0
-        assert upgraded.sock.selected_alpn_protocol() in (None, "http/1.1")
         words = os.urandom(100_000)
         assert echo(upgraded, words) == words
 
@@ -268,7 +269,7 @@ def test_bytes_behind_the_answer_are_handed_over(tmp_path, authority, certificat
     server = f"{'https' if in_tls else 'http'}://127.0.0.1:{speaker.port}"
     path = write_kubeconfig(tmp_path / "kubeconfig", server, authority.pair.certificate, {})
     upgraded = opened(Access.load(path))
-    with upgraded.sock:
+    with closing(upgraded.sock):
         assert upgraded.rest == b"first bytes"
     speaker.join(5)
 

@@ -146,7 +146,7 @@ class FakeCarrier:
         if stream is None:
             return
         if kind == DATA:
-            stream.received(memoryview(body))
+            stream.received([memoryview(body)])
             return
         del self._streams[channel]
         if kind in (FINISHED, CUT):

@@ -14,6 +14,10 @@ from kecs.kube import sockets
 from kecs.kube.access import Access
 from kecs.kube.errors import Unreachable
 from kecs.kube.proxy import Proxy
+from kecs.kube.tls import TlsSocket
+
+Connected = socket.socket | TlsSocket
+"""With TLS or without."""
 
 _READ = 65536
 
@@ -32,7 +36,7 @@ class Deadline:
         return left
 
 
-def connect(access: Access, deadline: Deadline) -> socket.socket:
+def connect(access: Access, deadline: Deadline) -> Connected:
     """Return a connected socket, in TLS where the server's URL is https; its time-out is the time left.
 
     Raises `OSError` (of which TLS's errors and time-outs are), `Unreachable`, `NoCredentials`. The resolver
@@ -48,19 +52,21 @@ def connect(access: Access, deadline: Deadline) -> socket.socket:
         if tls is None:
             return sock
         sock.settimeout(deadline.left())
-        return tls.wrap_socket(sock, server_hostname=access.server_hostname)
+        secured = TlsSocket(sock, tls, access.server_hostname)
+        secured.handshake()
     except BaseException:
         sock.close()
         raise
+    return secured
 
 
-def send(sock: socket.socket, data: bytes, deadline: Deadline) -> None:
+def send(sock: Connected, data: bytes, deadline: Deadline) -> None:
     """Send all of `data` in time."""
     sock.settimeout(deadline.left())
     sock.sendall(data)
 
 
-def next_event(sock: socket.socket, http: h11.Connection, deadline: Deadline) -> object:
+def next_event(sock: Connected, http: h11.Connection, deadline: Deadline) -> object:
     """Read until `http` has an event and return it. Raises `ConnectionResetError` when nothing came."""
     while (event := http.next_event()) is h11.NEED_DATA:
         sock.settimeout(deadline.left())

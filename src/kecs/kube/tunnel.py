@@ -27,7 +27,7 @@ from kecs.kube.uploads import WORKERS
 from kecs.net.congestion import Congestion
 from kecs.net.poller import ERROR, HANG_UP, IN, OUT
 from kecs.wire.portforward import Client, Ended, Failure, Kind
-from kecs.wire.spdy import Buffer, GoAway, ProtocolError
+from kecs.wire.spdy import Buffer, GoAway, Pong, ProtocolError
 from kecs.wire.websocket import Framing
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Tunnel:
                     more = False
                     break
                 size += got
-                more = self._pipe.more(got)
+                more = self._pipe.more()
         except OSError as error:
             why = error.strerror or str(error)
         if size:
@@ -246,27 +246,44 @@ class Tunnel:
             self._die(f"the API server does not speak SPDY: {error}")
 
     def _hand_out(self, data: memoryview) -> None:
-        streams = self._streams
+        run: list[memoryview] = []
+        """Bytes for one stream, of frames that follow each other: its client gets them in one call."""
+        speaker = 0
         for channel, what in self._client.receive(data):
             if type(what) is memoryview:
-                stream = streams.get(channel)
-                if stream is not None:
-                    self._courtesy.answered(channel, stream.port)
-                    try:
-                        stream.received(what)
-                    except Exception as error:  # noqa: BLE001 - the top of this connection's handling
-                        stream.connection.fail(error)
-                    if stream.buffered:
-                        self._congestion.note(stream, streams.values(), self._loop.now)
-            elif isinstance(what, Ended | Failure):
+                if channel != speaker and run:
+                    self._pass_on(speaker, run)
+                    run = []
+                speaker = channel
+                run.append(what)
+                continue
+            if run:
+                self._pass_on(speaker, run)
+                run = []
+            if isinstance(what, Ended | Failure):
                 self._ended(channel, what)
             elif isinstance(what, GoAway):
                 self._loop.chores.append(self._exhausted)
-            else:
+            elif isinstance(what, Pong):
                 self._courtesy.pong(what.ping)
+        if run:
+            self._pass_on(speaker, run)
         self._tell()
         if self._client.session.pending:  # an answer to its ping, or resets
             self._soon()
+
+    def _pass_on(self, channel: int, pieces: list[memoryview]) -> None:
+        """Hand a stream what came for it."""
+        stream = self._streams.get(channel)
+        if stream is None:
+            return
+        self._courtesy.answered(channel, stream.port)
+        try:
+            stream.received(pieces)
+        except Exception as error:  # noqa: BLE001 - the top of this connection's handling
+            stream.connection.fail(error)
+        if stream.buffered:
+            self._congestion.note(stream, self._streams.values(), self._loop.now)
 
     def _ended(self, channel: int, what: Ended | Failure) -> None:
         stream = self._streams.pop(channel, None)

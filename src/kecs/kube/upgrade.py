@@ -11,7 +11,6 @@ Kubernetes 1.31).
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,6 +24,7 @@ from kecs.kube import dial
 from kecs.kube.access import Access
 from kecs.kube.errors import ApiError, PodGone, Unreachable, is_status, refusal
 from kecs.kube.failures import unreachable
+from kecs.kube.tls import TlsSocket
 
 Framing = Literal["spdy", "websocket"]
 
@@ -42,8 +42,8 @@ _worked: dict[str, Framing] = {}
 class Upgraded:
     """A connection that carries SPDY frames from now on."""
 
-    sock: socket.socket
-    """Non-blocking; the TLS handshake is done where it is an `ssl.SSLSocket`."""
+    sock: dial.Connected
+    """Non-blocking; the TLS handshake is done where there is TLS."""
     framing: Framing
     """`spdy`: frames as they are; `websocket`: in binary messages."""
     rest: bytes
@@ -147,13 +147,17 @@ def _open(
             raise _NotUpgraded(unreachable(access.server, error)) from error
         rest = http.trailing_data[0]
         sock.setblocking(False)
-        return Upgraded(sock, framing, rest + _decrypted(sock))
+        if isinstance(sock, TlsSocket):
+            rest += sock.at_hand()
+        return Upgraded(sock, framing, rest)
     except BaseException:
         sock.close()
         raise
 
 
-def _await_upgrade(sock: socket.socket, http: h11.Connection, offer: _Offer, deadline: dial.Deadline) -> None:
+def _await_upgrade(
+    sock: dial.Connected, http: h11.Connection, offer: _Offer, deadline: dial.Deadline
+) -> None:
     """Read the answer; return when it is the 101 that was asked for. Raises `_NotUpgraded`, `ApiError`."""
     answer = dial.next_event(sock, http, deadline)
     while (
@@ -175,22 +179,13 @@ def _await_upgrade(sock: socket.socket, http: h11.Connection, offer: _Offer, dea
     raise error
 
 
-def _body(sock: socket.socket, http: h11.Connection, deadline: dial.Deadline) -> bytes:
+def _body(sock: dial.Connected, http: h11.Connection, deadline: dial.Deadline) -> bytes:
     body = bytearray()
     while isinstance(event := dial.next_event(sock, http, deadline), h11.Data):
         body += event.data
         if len(body) > _MAX_REFUSAL:
             break
     return bytes(body)
-
-
-def _decrypted(sock: socket.socket) -> bytes:
-    """Return what TLS has decrypted already: the kernel would never say that it is there."""
-    pending = getattr(sock, "pending", None)
-    data = b""
-    while pending is not None and (count := pending()):
-        data += sock.recv(count)
-    return data
 
 
 def _spdy() -> _Offer:

@@ -22,6 +22,7 @@ import collections
 import errno
 import math
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Stream:
         while backlog and client.pending is None:
             data = backlog.popleft()
             self.buffered -= len(data)
-            self._hand(client, memoryview(data))
+            self._hand(client, (memoryview(data),))
             if self.peer is None:
                 return
         if self._outcome is not None:
@@ -153,8 +154,8 @@ class Stream:
 
     # What the carrier says
 
-    def received(self, data: memoryview) -> None:
-        """Take the next bytes of the target; they are valid during this call only."""
+    def received(self, pieces: Sequence[memoryview]) -> None:
+        """Take the next bytes of the target, in one piece or several; valid during this call only."""
         client = self.peer
         if client is None:
             return
@@ -165,9 +166,10 @@ class Stream:
         if self._active_at != math.inf:
             self._active_at = self.loop.now
         if client.pending is None and not self._backlog:
-            self._hand(client, data)
+            self._hand(client, pieces)
         elif not client.deaf:
-            self._backlog.append(bytes(data))
+            data = b"".join(pieces)
+            self._backlog.append(data)
             self.buffered += len(data)
 
     def finish(self, *, whole: bool) -> None:
@@ -202,20 +204,21 @@ class Stream:
 
     # How it is done
 
-    def _hand(self, client: End, data: memoryview) -> None:
+    def _hand(self, client: End, pieces: Sequence[memoryview]) -> None:
         if client.deaf:
             return
-        size = len(data)
         try:
-            sent = client.sock.send(data)
+            # One call for all of them: the kernel works per call, and so does who reads on the other side.
+            sent = client.sock.send(pieces[0]) if len(pieces) == 1 else client.sock.sendmsg(pieces)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             client.broken(error.errno)
             return
+        size = sum(map(len, pieces))
         self.count += size
         if sent != size:
-            client.keep(data[sent:])
+            client.keep(memoryview(b"".join(pieces))[sent:])
 
     def _over(self, outcome: str) -> None:
         self.channel = None

@@ -14,6 +14,7 @@ from kecs.errors import ExitCode, KecsError
 from kecs.paths import InstancePaths
 from kecs.runtimes import orders, tasklog
 from kecs.runtimes.base import TaskObserved, TaskSpec
+from kecs.runtimes.news import News
 from kecs.runtimes.sweep import Sweeper
 from kecs.runtimes.watch import Watch, clear
 
@@ -29,8 +30,7 @@ class LocalRuntime:
         self._environment = dict(environment)
         self._directory = directory
         self._watches: dict[str, Watch] = {}
-        self._pending: dict[str, TaskObserved] = {}
-        self._news = asyncio.Event()
+        self._news = News()
         self._closed = False
         self._sweeper = Sweeper()
         self._clearing: set[asyncio.Task[None]] = set()
@@ -61,16 +61,11 @@ class LocalRuntime:
         if watch is not None:
             watch.stop()
         else:
-            self._publish(TaskObserved(task_id=task_id, ended=True, lost=True))
+            self._news.tell(TaskObserved(task_id=task_id, ended=True, lost=True))
 
-    async def observations(self) -> AsyncIterator[TaskObserved]:
+    def observations(self) -> AsyncIterator[TaskObserved]:
         """Yield observations until `close`; of several of one task, only the newest."""
-        while not self._closed:
-            while self._pending:
-                yield self._pending.pop(next(iter(self._pending)))
-            self._news.clear()
-            if not self._closed:
-                await self._news.wait()
+        return self._news.observations()
 
     async def logs(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
         """Yield a container's log, oldest first; with `follow` until the container has ended.
@@ -92,7 +87,7 @@ class LocalRuntime:
         watch = self._watches.pop(task_id, None)
         if watch is not None and not watch.ended:
             await watch.end()
-        self._pending.pop(task_id, None)
+        self._news.drop(task_id)
         await clear(self._tasks / task_id, self._sweeper, keep=False)
 
     async def settled(self) -> None:
@@ -102,18 +97,13 @@ class LocalRuntime:
     async def close(self) -> None:
         """Let go: tasks go on."""
         self._closed = True
-        self._news.set()
+        self._news.close()
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
         await aio.cancel(*self._clearing)
 
     def _watch(self, task_id: str) -> Watch:
-        watch = self._watches[task_id] = Watch(task_id, self._tasks / task_id, self._publish, self._sweeper)
+        watch = self._watches[task_id] = Watch(task_id, self._tasks / task_id, self._news.tell, self._sweeper)
         return watch
-
-    def _publish(self, seen: TaskObserved) -> None:
-        self._pending.pop(seen.task_id, None)  # the newest goes last
-        self._pending[seen.task_id] = seen
-        self._news.set()
 
     def _may_write(self, task_id: str, container: str) -> bool:
         watch = self._watches.get(task_id)

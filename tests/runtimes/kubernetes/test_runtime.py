@@ -25,7 +25,7 @@ from kecs.runtimes.base import (
 )
 from kecs.runtimes.kubernetes import manifests, tracked
 from kecs.runtimes.kubernetes.manifests import Owner
-from kecs.runtimes.kubernetes.namespaces import destroy
+from kecs.runtimes.kubernetes.namespaces import GRACE, destroy
 from kecs.runtimes.kubernetes.runtime import KubernetesRuntime
 
 OWNER = Owner(instance="default", instance_id="0a1b2c3d")
@@ -447,8 +447,10 @@ async def test_destroy_deletes_our_namespaces_only(world: World) -> None:
     await world.open()
     await world.runtime.run(SPEC)
     world.cluster.put(manifests.namespace("theirs", OTHER, "us-east-1", "prod"))
+    (pod,) = (key for key in world.cluster.objects if key[0] == "Pod")
     said: list[str] = []
     assert await destroy(world.cluster, OWNER, said.append) == 1  # type: ignore[arg-type]
     assert ("Namespace", None, SPACE) not in world.cluster.objects
     assert ("Namespace", None, "theirs") in world.cluster.objects
     assert SPACE in said[0]
+    assert (pod, GRACE) in world.cluster.deletions, "and nobody waits until a pod has drained"

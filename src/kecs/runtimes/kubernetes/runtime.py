@@ -29,6 +29,7 @@ from kecs.runtimes.kubernetes.namespaces import ForeignNamespaceError, Namespace
 from kecs.runtimes.kubernetes.nodes import Nodes
 from kecs.runtimes.kubernetes.pod_logs import PodLogs
 from kecs.runtimes.kubernetes.tracked import Tools, TrackedPod
+from kecs.runtimes.news import News
 
 STARTS_AT_ONCE = 16
 """Pods that are being created at a time: a burst must not be throttled by the API server's fairness."""
@@ -50,12 +51,10 @@ class KubernetesRuntime:
         self._nodes = Nodes(client)
         self._namespaces = Namespaces(client, owner)
         self._exposures = Exposures(client, owner, self._namespaces)
-        self._tools = Tools(client, self._logs, self._nodes, self._publish)
+        self._news = News()
+        self._tools = Tools(client, self._logs, self._nodes, self._news.tell)
         self._pods: dict[str, TrackedPod] = {}
         self._adopting: set[str] = set()
-        self._pending: dict[str, TaskObserved] = {}
-        self._news = asyncio.Event()
-        self._closed = False
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)
         self._sleep_action: bool | None = None
         self._workers: list[asyncio.Task[None]] = []
@@ -103,16 +102,11 @@ class KubernetesRuntime:
         if tracked is not None:
             await tracked.stop()
         else:
-            self._publish(TaskObserved(task_id=task_id, ended=True, lost=True))
+            self._news.tell(TaskObserved(task_id=task_id, ended=True, lost=True))
 
-    async def observations(self) -> AsyncIterator[TaskObserved]:
+    def observations(self) -> AsyncIterator[TaskObserved]:
         """Yield observations until `close`; of several of one task, only the newest."""
-        while not self._closed:
-            while self._pending:
-                yield self._pending.pop(next(iter(self._pending)))
-            self._news.clear()
-            if not self._closed:
-                await self._news.wait()
+        return self._news.observations()
 
     async def logs(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
         """Yield what a container wrote, oldest first; with `follow` until it has ended.
@@ -145,7 +139,7 @@ class KubernetesRuntime:
         tracked = self._pods.pop(task_id, None)
         if tracked is not None:
             await tracked.close()
-        self._pending.pop(task_id, None)
+        self._news.drop(task_id)
         self._logs.forget(task_id)
 
     async def settled(self) -> None:
@@ -154,8 +148,7 @@ class KubernetesRuntime:
 
     async def close(self) -> None:
         """Let go: pods go on."""
-        self._closed = True
-        self._news.set()
+        self._news.close()
         self._nodes.close()
         self._exposures.close()
         await aio.cancel(*self._workers, *self._clearing)
@@ -251,11 +244,6 @@ class KubernetesRuntime:
         clearing = aio.create_task(delete(), name=f"clear {name}")
         self._clearing.add(clearing)
         clearing.add_done_callback(self._clearing.discard)
-
-    def _publish(self, seen: TaskObserved) -> None:
-        self._pending.pop(seen.task_id, None)  # the newest goes last
-        self._pending[seen.task_id] = seen
-        self._news.set()
 
 
 def _place(pod: dict[str, Any]) -> tuple[str, str]:
