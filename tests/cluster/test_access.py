@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from contextlib import aclosing
+from contextlib import closing
 
 import pytest
 from tests.cluster import pods
