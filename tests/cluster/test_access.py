@@ -7,8 +7,7 @@ import json
 import stat
 import sys
 import time
-from contextlib import aclosing
-from contextlib import closing
+from contextlib import aclosing, closing
 
 import pytest
 from tests.cluster import pods
