@@ -41,6 +41,8 @@ class FakeCarrier:
         self.retired = False
         self.relieves = 0
         self.roused = 0
+        self.piece = 0
+        """How large the pieces are in which it hands out what came in one frame; 0: in one."""
         self._streams: dict = {}
         self._channels = 0
         self._out = b""
@@ -146,7 +148,8 @@ class FakeCarrier:
         if stream is None:
             return
         if kind == DATA:
-            stream.received([memoryview(body)])
+            step = self.piece or len(body)
+            stream.received([memoryview(body)[at : at + step] for at in range(0, len(body), step)])
             return
         del self._streams[channel]
         if kind in (FINISHED, CUT):

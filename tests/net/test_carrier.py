@@ -56,6 +56,20 @@ def test_bytes_pass_both_ways(relay, carrier):
         assert relay.counters().taking == ("t",)
 
 
+def test_what_comes_in_more_pieces_than_the_kernel_takes_at_once_arrives_whole(relay):
+    one = carry(relay)
+    one.piece = 1
+    port = relay.forward(carried())
+    words = bytes(index % 251 for index in range(3 * stream.PIECES))
+    with connect(port) as client:
+        channel = one.far.opened()
+        for end in (stream.PIECES, stream.PIECES + 1, len(words)):
+            one.far.say(DATA, channel, words[:end])
+            assert read(client, end) == words[:end]
+    one.far.close()
+    until(lambda: one.fd not in relay.loop.ends)
+
+
 def test_the_target_may_speak_first(relay, carrier):
     port = relay.forward(carried())
     with connect(port) as client:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 EARLY = 64 * 1024
 """Bytes of the client that are kept until the first answer."""
 
+PIECES = 1024
+"""How many pieces one call takes, at most (IOV_MAX of Linux and macOS; more are EMSGSIZE, sendmsg(2))."""
+
 IDLE = 2.0
 """Seconds without an answer after which a client's FIN is passed on: more than the second for which the far
 end keeps the target's own end back, so that this comes first and is no cut."""
@@ -207,6 +210,8 @@ class Stream:
     def _hand(self, client: End, pieces: Sequence[memoryview]) -> None:
         if client.deaf:
             return
+        if len(pieces) > PIECES:  # small frames: a bufferful has thousands of them
+            pieces = (memoryview(b"".join(pieces)),)
         try:
             # One call for all of them: the kernel works per call, and so does who reads on the other side.
             sent = client.sock.send(pieces[0]) if len(pieces) == 1 else client.sock.sendmsg(pieces)
