@@ -233,6 +233,20 @@ async def test_after_a_sleep_a_stream_is_resumed_at_once_on_a_new_connection(cli
 
 
 @with_client
+async def test_after_a_sleep_a_stream_whose_reader_was_busy_is_resumed_too(client, api):
+    watch = Watch(client._http, "Pod", None, LABELS, lambda _: None)
+    async with aclosing(watch.events()) as events, asyncio.timeout(10):
+        assert isinstance(await anext(events), Synced)
+        api.put(pod("heard"))
+        assert isinstance(await anext(events), Changed)
+        api.freeze_watches()
+        client.rouse()  # while this reader does something else
+        api.put(pod("unheard"))
+        changed = await anext(events)
+        assert changed.object["metadata"]["name"] == "unheard"
+
+
+@with_client
 async def test_a_server_that_restarts_is_reported_and_found_again(client, api):
     async with following(client, api) as follower:
         api.stop()

@@ -67,6 +67,8 @@ class Http:
         self._making = asyncio.Lock()
         self._stale = False
         """Kept connections may be dead: the next request makes new ones."""
+        self._roused = 0
+        """How often connections became untrustworthy."""
         self._waiting: set[asyncio.Timeout] = set()
         """Of streams that can be resumed, while they wait for more."""
         self.closed = False
@@ -85,6 +87,7 @@ class Http:
         What waits on a stream that can be resumed gets `Unreachable`; all other requests end as they may.
         """
         self._stale = True
+        self._roused += 1
         for patience in self._waiting:
             patience.reschedule(asyncio.get_running_loop().time())
 
@@ -161,14 +164,17 @@ class Http:
                     async for part in parts:
                         yield part
                     return
-                while (more := await self._next(parts)) is not None:
+                since = self._roused
+                while (more := await self._next(parts, since)) is not None:
                     yield more
         except (httpx2.TransportError, httpx2.StreamError) as error:
             raise unreachable(self.access.server, error) from error
 
-    async def _next(self, parts: AsyncGenerator[bytes, None]) -> bytes | None:
-        """Return what comes next; None at the end."""
+    async def _next(self, parts: AsyncGenerator[bytes, None], since: int) -> bytes | None:
+        """Return what comes next; None at the end. `since`: how often it was roused before the first part."""
         try:
+            if self._roused != since:  # while its reader was busy with a part
+                raise TimeoutError
             async with asyncio.timeout(None) as patience:
                 self._waiting.add(patience)
                 try:
