@@ -111,3 +111,26 @@ def test_an_agent_is_launched_once_tasks_are_told_of_a_port_on_which_it_listens(
         running.cancel()
 
     asyncio.run(main())
+
+
+def test_an_agent_that_went_when_nobody_needed_it_is_launched_for_the_next_who_is_told():
+    async def main():
+        told = True
+        hub, supervisor = Hub(state_of()), FakeSupervisor()
+        watch = AgentWatch(hub, supervisor, lambda: told, lambda: False, lambda: told)
+        running = asyncio.get_running_loop().create_task(watch.run())
+        hub.open(agent_due=0.0)
+        watch.on_commit({})
+        follower = hub.follow(agent=True)
+        await settle()
+        told = False
+        watch.on_commit({})
+        hub.leave(follower)
+        await settle()
+        supervisor.called.clear()
+        told = True
+        watch.on_commit({})
+        await asyncio.wait_for(supervisor.called.wait(), 5)
+        running.cancel()
+
+    asyncio.run(main())

@@ -69,10 +69,12 @@ class AgentWatch:
 
     def on_commit(self, _changes: object) -> None:
         """Look anew when tasks begin to need an agent."""
-        if not self._hub.agent_connected:
-            before, self._was_told = self._was_told, self._told()
-            if self._was_told and not before:
-                self._changed.set()
+        if self._hub.agent_connected:
+            self._was_told = False  # once it has gone, what is told then is news
+            return
+        before, self._was_told = self._was_told, self._told()
+        if self._was_told and not before:
+            self._changed.set()
 
     async def run(self) -> None:
         """Watch, for ever."""
