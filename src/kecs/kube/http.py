@@ -165,16 +165,16 @@ class Http:
                         yield part
                     return
                 since = self._roused
-                while (more := await self._next(parts, since)) is not None:
+                while (more := await self._next(parts)) is not None:
                     yield more
+                    if self._roused != since:  # while its reader was busy with this part
+                        raise self._too_old()
         except (httpx2.TransportError, httpx2.StreamError) as error:
             raise unreachable(self.access.server, error) from error
 
-    async def _next(self, parts: AsyncGenerator[bytes, None], since: int) -> bytes | None:
-        """Return what comes next; None at the end. `since`: how often it was roused before the first part."""
+    async def _next(self, parts: AsyncGenerator[bytes, None]) -> bytes | None:
+        """Return what comes next; None at the end."""
         try:
-            if self._roused != since:  # while its reader was busy with a part
-                raise TimeoutError
             async with asyncio.timeout(None) as patience:
                 self._waiting.add(patience)
                 try:
@@ -182,7 +182,10 @@ class Http:
                 finally:
                     self._waiting.discard(patience)
         except TimeoutError as error:
-            raise Unreachable(f"the connection to {self.access.server} is older than a sleep") from error
+            raise self._too_old() from error
+
+    def _too_old(self) -> Unreachable:
+        return Unreachable(f"the connection to {self.access.server} is older than a sleep")
 
     async def read(self, answer: httpx2.Response) -> bytes:
         """Return the whole body. Raises `Unreachable`."""
