@@ -19,7 +19,7 @@ import boto3
 import msgspec
 import pytest
 from botocore.config import Config
-from tests.controlplane.world import container_definition, task, task_definition
+from tests.controlplane.world import container_definition, service, task, task_definition
 from tests.process.harness import Home, until
 
 from kecs import files
@@ -30,7 +30,7 @@ from kecs.client.instance import Instance
 from kecs.client.launch import command, launch
 from kecs.controlplane import daemon
 from kecs.controlplane.task_ports import can_bind
-from kecs.ecs.model import Task
+from kecs.ecs.model import Service, Task
 from kecs.errors import ExitCode, KecsError
 from kecs.net import listener
 from kecs.paths import InstancePaths
@@ -308,6 +308,30 @@ def test_a_task_whose_port_a_stranger_took_runs_on_another(short_path, monkeypat
         stranger.bind(("127.0.0.1", 0))
         stranger.listen()
         asyncio.run(main(stranger))
+
+
+def test_services_of_an_older_database_get_their_kept_ports(short_path):
+    async def main():
+        paths = InstancePaths(short_path, "default")
+        files.make_private_folder(paths.root)
+        instance = Instance(
+            name="default", id="i", region="us-east-1", api_port=1, access_key_id="K", created_at=1.0,
+            environment={}, directory=str(short_path),
+        )  # fmt: skip
+        store = await Store.open(paths.database)
+        old = service(desired=0)
+        await store.transact(lambda tx: tx.put(task_definition()))
+        await store.transact(lambda tx: tx.put(old))
+        it = daemon.Daemon(paths, instance, store)
+        try:
+            await it.take_up()
+            assert store.state.get(Service, *old.key).kept_port in listener.KEPT_PORTS
+        finally:
+            await it.controller.close()
+            await it.runtime.close()
+            await store.close()
+
+    asyncio.run(main())
 
 
 def test_after_a_sleep_the_cluster_is_asked_anew(short_path, monkeypatch):

@@ -80,6 +80,19 @@ def test_without_a_free_port_or_a_port_of_tcp_a_service_goes_without(local):
     assert row(local, "dns").kept_port is None
 
 
+def test_services_of_a_version_without_kept_ports_get_theirs_at_a_start(local):
+    for name in ("web", "api", "gone"):
+        create(local, name, networkConfiguration=PUBLIC)
+    kept = row(local, "api").kept_port
+    old = [msgspec.structs.replace(row(local, name), kept_port=None) for name in ("web", "gone")]
+    local.write(lambda tx: tx.put(old[0]))
+    local.write(lambda tx: tx.put(msgspec.structs.replace(old[1], status="INACTIVE")))
+    local.write(lambda tx: kept_ports.settle_all(tx, lambda _: local.context()))
+    assert row(local, "web").kept_port == 25000
+    assert row(local, "api").kept_port == kept
+    assert row(local, "gone").kept_port is None
+
+
 def test_somebody_has_to_listen_while_a_living_task_was_told(local):
     create(local, "web", networkConfiguration=PUBLIC)
     assert not urls.are_told(local.state)

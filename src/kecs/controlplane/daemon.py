@@ -43,7 +43,7 @@ from kecs.controlplane.start_up import (
 )
 from kecs.controlplane.task_logs import TaskLogs
 from kecs.controlplane.task_ports import TaskPorts, can_bind
-from kecs.ecs import deployments, urls
+from kecs.ecs import deployments, kept_ports, urls
 from kecs.ecs.model import Cluster, Service, Task
 from kecs.ecs.state import State
 from kecs.errors import KecsError
@@ -111,6 +111,7 @@ class Daemon:
         self.store.subscribe(self.logs.on_commit)
         self.store.subscribe(self.agent.on_commit)
         await self._know_the_cluster()
+        await self.store.transact(lambda tx: kept_ports.settle_all(tx, self.context))
         await self.controller.open()
         self._open_hub()
         self._taken_up.set()

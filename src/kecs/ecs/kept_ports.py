@@ -1,11 +1,14 @@
 """Kept ports: where the tasks of this machine find a service, whatever tasks it has (`local` only).
 
-`kecs.ecs.services` calls `settle_service` in the transaction of a request. A service with a TCP port gets a
+`kecs.ecs.services` calls `settle_service` in the transaction of a request, and the daemon `settle_all` at its
+start. A service with a TCP port gets a
 port for its life; the agent listens on it (`kecs.agent.kept`), and `kecs.ecs.urls` tells tasks of it.
 Which port is free is the context's to know.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import msgspec
 
@@ -24,6 +27,13 @@ def settle_service(tx: Tx, service: Service, ctx: Context) -> None:
     port = ctx.free_port(ports_in_rows(tx))
     if port is not None:
         tx.put(msgspec.structs.replace(service, kept_port=port))
+
+
+def settle_all(tx: Tx, context: Callable[[str], Context]) -> None:
+    """Give a port to each service that has none: made by a version without them, or when none was free."""
+    for service in tx.scan(Service):
+        if service.status == "ACTIVE":
+            settle_service(tx, service, context(service.region))
 
 
 def ports_in_rows(state: Reader) -> set[int]:
