@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -12,7 +13,7 @@ from contextlib import closing
 
 import pytest
 
-from kecs.kube.tls import TlsSocket
+from kecs.kube.tls import PIECE, TlsSocket
 
 RECORD = 16 * 1024
 
@@ -121,6 +122,24 @@ def test_a_write_that_the_kernel_takes_in_part_goes_on_with_the_same_bytes(ends)
     reader.join(5)
     assert blocked
     assert bytes(heard) == words
+
+
+def test_a_piece_that_leaves_slowly_is_seen_to_get_on(ends):
+    """Or the tunnel on a slow line would be taken for a silent one (`kecs.kube.pulse`)."""
+    one, peer = ends
+    one._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    words = memoryview(os.urandom(PIECE))
+    seen = [one.begun()]
+    while not (taken := one.write(words)):
+        if one.begun() > seen[-1]:
+            seen.append(one.begun())
+        peer.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            peer.recv(RECORD)
+    assert taken == len(words)
+    assert len(seen) > 2
+    assert seen == sorted(seen)
+    assert one.begun() == 0
 
 
 def test_a_farewell_ends_it_behind_what_was_said(ends):

@@ -146,7 +146,7 @@ def test_what_many_say_in_one_turn_leaves_in_one_write(relay, far, monkeypatch):
     real = one._pipe
 
     class Recorder:
-        read, more = staticmethod(real.read), staticmethod(real.more)
+        read, more, begun = map(staticmethod, (real.read, real.more, real.begun))
 
         @staticmethod
         def write(data):

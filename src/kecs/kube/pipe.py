@@ -25,6 +25,10 @@ class Pipe(Protocol):
         """
         ...
 
+    def begun(self) -> int:
+        """Return how many bytes the kernel has of what `write` has not told of yet."""
+        ...
+
     def more(self) -> bool:
         """Whether the last read left something that no poll reports."""
         ...
@@ -51,6 +55,10 @@ class Plain:
             return self._sock.send(data)
         except BlockingIOError:
             return 0
+
+    def begun(self) -> int:
+        """Say none: `write` tells of each byte."""
+        return 0
 
     def more(self) -> bool:
         """Say no: what a read left is reported again."""

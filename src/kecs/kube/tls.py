@@ -25,7 +25,9 @@ class TlsSocket:
     8446, 4.6.3) leaves with the next write, of the tunnel's signs of life at the latest.
     """
 
-    __slots__ = ("_at_hand", "_ended", "_from_peer", "_sock", "_taken", "_tls", "_to_peer", "_unsent")
+    __slots__ = (
+        "_at_hand", "_begun", "_ended", "_from_peer", "_sock", "_taken", "_tls", "_to_peer", "_unsent",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, server_hostname: str | None) -> None:
         self._sock = sock
@@ -36,6 +38,8 @@ class TlsSocket:
         """Encrypted bytes that the kernel has not taken yet."""
         self._taken = 0
         """Of how many bytes of the caller they are."""
+        self._begun = 0
+        """Of the same piece, how many encrypted bytes the kernel has taken."""
         self._at_hand = False
         """The last read was ended by the size of its buffer: there may be more that no poll reports."""
         self._ended = False
@@ -153,10 +157,19 @@ class TlsSocket:
             self._taken = self._tls.write(data[:PIECE])
             self._unsent = memoryview(self._to_peer.read())
         try:
-            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+            sent = self._sock.send(self._unsent)
         except BlockingIOError:
             return 0
-        return 0 if self._unsent else self._taken
+        self._unsent = self._unsent[sent:]
+        if self._unsent:
+            self._begun += sent
+            return 0
+        self._begun = 0
+        return self._taken
+
+    def begun(self) -> int:
+        """Return how many bytes the kernel has of what `write` has not told of yet."""
+        return self._begun
 
     def _decrypt(self, into: memoryview) -> int:
         """Fill `into` with what can be decrypted; return how much that was."""

@@ -459,7 +459,7 @@ class Tunnel:
         elif loop.now - self._used_at >= UNUSED and loop.carriers.others(self._name, self):
             loop.carriers.spare(self._name, self)
             return
-        if pulse.lost(loop.now, reached=self._sent - self._unsent(), paused=self._congestion.paused):
+        if pulse.lost(loop.now, reached=self._reached(), paused=self._congestion.paused):
             self._die(f"no sign of life for {pulse.silence(loop.now):.1f} s")
             return
         if pulse.due(loop.now):
@@ -474,7 +474,7 @@ class Tunnel:
         else:
             self._courtesy.ask()
             behind = self._sent + len(self._out) + self._client.session.pending
-            self._pulse.asked(self._loop.now, reached=self._sent - self._unsent(), behind=behind)
+            self._pulse.asked(self._loop.now, reached=self._reached(), behind=behind)
         self._look_after(self._pulse.next_look(self._loop.now))
 
     def _look_after(self, when: float) -> None:
@@ -482,6 +482,10 @@ class Tunnel:
         if when < self._look_at or self._look_at <= self._loop.now:
             self._look_at = when
             self._loop.at(when, self._tick)
+
+    def _reached(self) -> int:
+        """Bytes that have reached the other side's kernel. A piece of TLS that leaves slowly counts, too."""
+        return self._sent + self._pipe.begun() - self._unsent()
 
     def _unsent(self) -> int:
         """Bytes (of TLS) that have not reached the other side's kernel (tcp(7), SIOCOUTQ)."""
