@@ -247,6 +247,20 @@ async def test_after_a_sleep_a_stream_whose_reader_was_busy_is_resumed_too(clien
 
 
 @with_client
+async def test_two_sleeps_in_a_row_end_a_stream_once(client, api):
+    async with following(client, api) as follower:
+        async with asyncio.timeout(10):
+            while not client._http._waiting:
+                await asyncio.sleep(0)
+        client.rouse()
+        await asyncio.sleep(0)  # the stream is being ended
+        client.rouse()
+        await follower.opened(2)
+        api.put(pod("after"))
+        assert await follower.changed() == "after"
+
+
+@with_client
 async def test_a_server_that_restarts_is_reported_and_found_again(client, api):
     async with following(client, api) as follower:
         api.stop()

@@ -88,7 +88,8 @@ class Http:
         """
         self._stale = True
         self._roused += 1
-        for patience in self._waiting:
+        waiting, self._waiting = self._waiting, set()  # each is ended once
+        for patience in waiting:
             patience.reschedule(asyncio.get_running_loop().time())
 
     async def request(
