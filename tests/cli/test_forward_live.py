@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 
 import pytest
@@ -91,6 +92,17 @@ def test_an_agent_that_comes_back_tells_only_what_is_other_than_before(home, mon
     assert next(found) == ([WEB, API], [])
     assert next(found) == ([HELD], [])
     assert next(found) == ([], [WEB["id"]])
+
+
+def test_another_thread_can_end_a_watch_and_no_agent_is_brought_back_after_that(home):
+    home.instance()
+    home.daemons_do(agent={"forwards": [WEB]})
+    launch.launch("agent", home.paths)
+    listener = forward_changes.Listener()
+    found = forward_changes.changes(Session(), listener=listener)
+    assert next(found) == ([WEB], [])
+    threading.Timer(0.05, listener.leave).start()
+    assert list(found) == []
 
 
 def test_a_watch_with_an_end_ends(home):

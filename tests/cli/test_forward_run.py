@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import msgspec
@@ -294,6 +295,7 @@ def test_watch_goes_on_by_itself_and_ctrl_c_leaves_the_forwards(kecs, running, m
     assert ran.code == 130
     assert "following `port-forward.yaml`; Ctrl-C leaves the forwards" in ran.err
     assert asked(running, "forward.stop") == asked(running, "forward.down") == []
+    assert [one.name for one in threading.enumerate() if one.name == "tell of forwards"] == []
 
 
 def owned(file: Path, **members: object) -> dict[str, object]:
@@ -306,7 +308,7 @@ def told(monkeypatch, file, *changes, plan=None) -> None:
     if plan is not None:
         teller.knows(plan)
 
-    def stream(_session):
+    def stream(_session, **_):
         yield from changes
         teller.leave()
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 AGAIN = 1.0
 """Seconds between two tries to reach an instance that was stopped while its file is followed."""
 
+PATIENCE = 5.0
+"""Seconds that a thread may take to leave which is about to bring an agent back."""
+
 
 class Teller:
     """Prints what happens to the forwards of one file, on a thread of its own, until `leave`."""
@@ -36,15 +39,18 @@ class Teller:
         self._owner = str(owner)
         self._lines = Lines()
         self._rows: dict[str, Row] = {}
-        self._left = threading.Event()
+        self._listener = forward_changes.Listener()
+        self._thread = threading.Thread(target=self.tell, name="tell of forwards", daemon=True)
 
     def start(self) -> None:
         """Begin to tell."""
-        threading.Thread(target=self.tell, name="tell of forwards", daemon=True).start()
+        self._thread.start()
 
     def leave(self) -> None:
-        """Tell no more."""
-        self._left.set()
+        """Tell no more; it starts no agent after this."""
+        self._listener.leave()
+        if self._thread.is_alive():
+            self._thread.join(PATIENCE)
 
     def knows(self, reply: ApplyReply) -> None:
         """Note what the person read in a plan; `turn` is held."""
@@ -62,17 +68,18 @@ class Teller:
     def tell(self) -> None:
         """Print changes until `leave`; a stopped instance is said once, and waited for."""
         said = None
-        while not self._left.is_set():
+        left = self._listener.left
+        while not left.is_set():
             try:
-                for changed, removed in forward_changes.changes(self._session):
+                for changed, removed in forward_changes.changes(self._session, listener=self._listener):
                     with self.turn:
                         self._show(changed, removed)
                     said = None
             except KecsError as error:
-                if error.message != said and not self._left.is_set():
+                if error.message != said and not left.is_set():
                     self._session.warn(error.message)
                 said = error.message
-            self._left.wait(AGAIN)
+            left.wait(AGAIN)
 
     def _show(self, changed: list[Row], removed: list[str]) -> None:
         ours = [row for row in changed if row["owner"] == self._owner]

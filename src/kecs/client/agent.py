@@ -6,6 +6,7 @@ answered by plain JSON (docs/design/design.md, 6: at most twice the time of `imp
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -63,6 +64,13 @@ class AgentClient:
         if self._socket is not None:
             self._socket.close()
         self._socket, self._unread = None, b""
+
+    def hang_up(self) -> None:
+        """Have a call or a stream that another thread waits for end with `WentAway`."""
+        sock = self._socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def connect(self) -> None:
         """Open the connection. Raises `NotRunning` when nobody listens."""

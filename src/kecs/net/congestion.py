@@ -21,7 +21,7 @@ HIGH = 256 * 1024
 LOW = 64 * 1024
 CAP = 4 * 1024 * 1024
 """Bytes kept for one client at which nothing more is read from its carrier."""
-MOST = 64 * 1024 * 1024
+MOST = 32 * 1024 * 1024
 """The same while others wait: more than what is under way between the pod and here."""
 EASE = 256 * 1024
 """Bytes below either at which it is read again."""
