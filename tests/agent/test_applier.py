@@ -178,6 +178,40 @@ def test_two_forwards_exchange_their_ports(play):
     play(scene)
 
 
+def test_an_address_that_contains_the_one_before_is_taken_on_the_same_port(play):
+    async def scene(stage, manager):
+        one = free_port()
+        await apply(manager, named(local_port=one))
+        for address in (["0.0.0.0"], ["127.0.0.1"]):
+            reply = await apply(manager, named(local_port=one, address=address))
+            assert signs(reply) == [("~", "web")]
+            assert (reply.steps[0].forward.state, reply.steps[0].forward.address) == ("ACTIVE", address)
+        with pytest.raises(KecsError, match="belongs to the forward `web`"):
+            await stage.start(wanted(local_port=one, address=["0.0.0.0"]))
+
+    play(scene)
+
+
+def test_forwards_whose_ports_are_not_free_in_time_listen_later(play, monkeypatch):
+    async def scene(stage, manager):
+        one, two = free_port(), free_port()
+        await apply(manager, named("a", local_port=one), named("b", "prod/api", local_port=two))
+        stats = stage.relay.stats
+
+        async def silent():
+            await stats()
+            raise KecsError("the relay loop did not answer")
+
+        monkeypatch.setattr(stage.relay, "stats", silent)
+        with pytest.raises(KecsError, match="did not answer"):
+            await apply(manager, named("a", local_port=two), named("b", "prod/api", local_port=one))
+        monkeypatch.undo()
+        states = {row.name: (row.local_port, row.state) for row in (await manager.rows()).forwards}
+        assert states == {"a": (two, "ACTIVE"), "b": (one, "WAITING")}
+
+    play(scene)
+
+
 def test_what_the_file_names_no_longer_is_stopped_and_its_port_is_free_for_another_of_it(play):
     async def scene(stage, manager):
         one = free_port()
@@ -459,5 +493,17 @@ def test_a_forward_of_auto_that_a_person_stops_comes_back_only_with_the_file(pla
         stage.hear(snapshot(5, web("another")))
         await stage.settle()
         assert manager.runners == {}
+
+    play(scene)
+
+
+def test_stopping_all_ends_auto_that_has_made_nothing_yet(play):
+    async def scene(stage, manager):
+        stage.line = snapshot(2)
+        await apply(manager, auto=AutoSpec(clusters=["prod"]))
+        await manager.stop(rpc.StopRequest(all=True))
+        stage.hear(snapshot(3, web()))
+        await stage.settle()
+        assert (manager.runners, state.load(stage.paths)[0].autos) == ({}, [])
 
     play(scene)

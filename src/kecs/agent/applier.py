@@ -197,11 +197,13 @@ class Applier:
                 book.resolver.add(runner)
             else:
                 runner.retry()
-        if any(sockets is None for _, sockets in later):
-            await self._relay.stats()  # ports that were given up are free then
-        for runner, sockets in later:
-            runner.renew(sockets)
-            book.resolver.add(runner)
+        try:
+            if any(sockets is None for _, sockets in later):
+                await self._relay.stats()  # ports that were given up are free then
+        finally:  # they are written: without an answer, one whose port is not free yet tries again by itself
+            for runner, sockets in later:
+                runner.renew(sockets)
+                book.resolver.add(runner)
 
     # Names
 

@@ -26,6 +26,7 @@ from kecs.client.instance import Instance
 from kecs.client.ports import named_ports
 from kecs.errors import ExitCode, KecsError
 from kecs.forward import machine as m
+from kecs.forward.addresses import collide
 from kecs.net import listener
 from kecs.paths import InstancePaths
 
@@ -264,7 +265,7 @@ def _must_wait(
     """Tell whether the port is that of a forward which gives it up; raise when one of ours keeps it."""
     wait = False
     for runner in ours.get(want.local_port or 0, ()):
-        if not set(runner.addresses) & set(addresses):
+        if not collide(runner.addresses, addresses):
             continue
         if runner.id in giving_up:
             wait = True

@@ -150,8 +150,8 @@ class Manager:
             runners = list(dict.fromkeys(found))
             rows = [runner.row(counters.get(runner.id)) for runner in runners]
             gone = {runner.id for runner in runners}
-            if gone:
-                autos = [] if request.all else self.applier.autos_without(runners)
+            autos = [] if request.all else self.applier.autos_without(runners)
+            if gone or autos != book.config.autos:
                 book.save((entry for entry in book.entries() if entry.id not in gone), autos)
             book.drop(runners)
             await self._relay.stats()  # the ports are free when the person hears of it
