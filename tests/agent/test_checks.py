@@ -101,6 +101,14 @@ def test_refusals(spec, targets, code, message, hint):
     assert error.exit_code == code
 
 
+def test_tags_that_only_a_task_of_another_region_has_are_an_error_that_names_it():
+    target = Target(type="task", cluster="prod", tags={"env": "dev"})
+    there = lone(task(A, port(80), env="dev"), region="eu-west-1")
+    error = refused(ForwardSpec(target=target, target_port=80), service(task(C, port(80), env="x")), there)
+    assert "the tags env=dev is not in us-east-1; it is in `eu-west-1`" in error.message
+    assert "--region eu-west-1" in (error.hint or "")
+
+
 def test_what_is_not_public_is_refused_with_the_command_that_changes_it():
     private = service(task(A), public=False, subnets=["subnet-a", "subnet-b"], security_groups=["sg-1"])
 

@@ -220,6 +220,12 @@ def _find_tagged(spec: ForwardSpec, targets: Sequence[Target], region: str) -> t
         found = next((one for one in alive if one.target.public), alive[0])
         return found.target, found.task
     cluster, asked = spec.target.cluster, specs.tags_text(spec.target.tags)
+    regions = {target.region for target in targets} - {region}
+    elsewhere = [
+        other for other in regions if any(is_alive(one.task) for one in _tagged(spec, targets, other))
+    ]
+    if elsewhere:
+        raise _elsewhere(f"a task of the cluster `{cluster}` with the tags {asked}", elsewhere, region)
     here = [one for one in targets if (one.region, one.cluster) == (region, cluster)]
     there = [task for target in here for task in target.tasks if is_alive(task)]
     if not there:
