@@ -103,6 +103,8 @@ def test_a_port_asked_for_by_name_is_followed_whatever_its_number():
         ([lone(task(A, status="STOPPED"))], TargetGone("task aaaaaaaa is STOPPED")),
         ([], TargetGone("task aaaaaaaa is gone")),
         ([lone(task(B, port(80, 29001)))], TargetGone("task aaaaaaaa is gone")),
+        ([lone(task(A, port(80, 29001)), cluster="dev", region="eu-west-1")],
+         TargetGone("task aaaaaaaa is not in the cluster prod in us-east-1: it is in dev in eu-west-1")),
     ],
 )  # fmt: skip
 def test_a_task_forward_follows_its_one_task(targets, verdict):

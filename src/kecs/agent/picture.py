@@ -121,6 +121,10 @@ class Picture:
         task = next((one for one in target.tasks if one.task_id == entry.task_id), None) if target else None
         if target is None or task is None:
             return Resolution((), (), TargetGone(f"{name} is gone"))
+        if (target.region, target.cluster) != (entry.region, entry.cluster):  # a file may say another place
+            where = f"the cluster {entry.cluster} in {entry.region}"
+            there = f"it is in {target.cluster} in {target.region}"
+            return Resolution((), (), TargetGone(f"{name} is not in {where}: {there}"))
         if task.last_status == "STOPPED":
             why = f": {task.stopped_reason}" if task.stopped_reason else ""
             return Resolution((), (), TargetGone(f"{name} is STOPPED{why}"), ended=why_ended([task]))
