@@ -31,6 +31,12 @@ def test_the_same_again_is_the_same_forward(spec):
     assert planned(spec) == [WEB]
 
 
+def test_a_file_that_names_the_port_by_its_name_has_the_same_forward():
+    of_a_file = entry(name="mine", target_port=None, target_port_name="http", owner="/x/port-forward.yaml")
+    assert planned(wanted(target_port="http"), existing=[of_a_file]) == [of_a_file]
+    assert isinstance(planned(wanted(target_port="admin"), existing=[of_a_file])[0], New)
+
+
 @pytest.mark.parametrize(
     ("spec", "name"),
     [

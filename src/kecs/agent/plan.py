@@ -81,7 +81,10 @@ def _does(entry: Entry, wish: Wish) -> bool:
     spec = wish.spec
     asked = entry.spec.target.task  # not the task that it chose
     tags = frozenset(entry.tags.items())
-    key = (entry.region, entry.cluster, entry.service, asked, tags, entry.target_port)
+    port = entry.target_port
+    if port is None and entry.target_port_name == wish.target_port_name:  # of a file: by its name only
+        port = wish.target_port
+    key = (entry.region, entry.cluster, entry.service, asked, tags, port)
     return (
         key == wish.key
         and spec.auto_reconnect == entry.auto_reconnect
