@@ -198,6 +198,7 @@ def test_a_webhook_where_nobody_is(quick):
         ("http://hooks.localhost/", True),
         ("https://hooks.example.com/", False),
         ("http://10.0.0.1/", False),
+        ("http://[x", False),
     ],
 )
 def test_only_this_machine_is_reached_past_the_proxies_of_the_environment(url, here):

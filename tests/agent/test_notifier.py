@@ -121,6 +121,20 @@ def test_one_that_a_person_stopped_is_told_of_no_more(play):
     play(scene)
 
 
+def test_nothing_is_kept_of_one_that_ended_and_nothing_told_once_the_agent_leaves(play):
+    async def scene(stage, notifier):
+        notifier.changed(TOLD, STARTING, ACTIVE, None)
+        notifier.changed(TOLD, ACTIVE, State.ENDED, "task aaaaaaaa is gone")
+        await stage.until(lambda: stage.brief == [("prod-web", "failed")])
+        assert not notifier._told
+        await notifier.close()
+        notifier.changed(TOLD, STARTING, FAILED, "port 20001 is taken")
+        assert not notifier._told
+        assert not notifier._tasks
+
+    play(scene)
+
+
 def test_a_few_are_on_their_way_at_once_and_those_of_one_forward_one_after_the_other(play):
     async def scene(stage, notifier):
         stage.gate.clear()

@@ -81,7 +81,10 @@ def _client(url: str) -> tuple[ModuleType, httpx2.AsyncClient]:
 
 def _is_here(url: str) -> bool:
     """Tell whether it is this machine, which no proxy of the environment leads to."""
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # `http://[x`: the client refuses it in words
+        return False
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost" or host.endswith(".localhost")

@@ -69,9 +69,12 @@ class Notifier:
         self._room = asyncio.Semaphore(AT_ONCE)
         self._dropped = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def changed(self, entry: Entry, before: State, state: State, reason: str | None) -> None:
         """Take that the forward's state, or the reason for it, is another one now."""
+        if self._closed:  # forwards go on while the agent leaves
+            return
         if not entry.notify:
             self.forget(entry.id)
             return
@@ -81,6 +84,8 @@ class Notifier:
             told.coalescer.took(before, None, self._clock())
         told.entry = entry
         self._tell(told, told.coalescer.took(state, reason, self._clock()))
+        if state is State.ENDED:  # nothing follows: who stops it changes no state any more
+            self.forget(entry.id)
 
     def forget(self, forward: str) -> None:
         """Tell nothing more of a forward than what is on its way: a person stopped it."""
@@ -90,6 +95,7 @@ class Notifier:
 
     async def close(self) -> None:
         """Tell nothing more; what is on its way has a moment to arrive."""
+        self._closed = True
         for forward in list(self._told):
             self.forget(forward)
         if self._tasks:
