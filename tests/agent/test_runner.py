@@ -173,7 +173,7 @@ def test_a_stop_while_it_waits_for_its_port_leaves_no_timer(play):
         stage.taken = True
         runner.restore()
         runner.stop()
-        assert stage.take() == []
+        assert stage.take() == [Close(ID, connections=True)], "of a port that it had before"
         assert runner._timer is None
 
     play(scene)

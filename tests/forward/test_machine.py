@@ -110,6 +110,14 @@ def changed(state, reason=None):
             ],
             id="a port that comes too late is given back",
         ),
+        pytest.param(
+            [
+                (m.Started(), m.Bind()),
+                (m.BindFailed(TAKEN), m.RetryAt(1.5), changed("FAILED", TAKEN)),
+                (m.Stopped(), m.CancelRetry(), m.Close(connections=True), changed("ENDED", "it was stopped")),
+            ],
+            id="a stop closes the connections of a port that was left, too",
+        ),
     ],
 )
 def test_histories(script):

@@ -199,7 +199,8 @@ TRANSITIONS: Mapping[tuple[State, type[Event]], Transition] = {
     (State.FAILED, NoEndpoint): _STAY,
     (State.FAILED, ControlPlaneLost): _STAY,
     (State.FAILED, TargetGone): Transition(State.ENDED, (Do.CANCEL_RETRY,)),
-    (State.FAILED, Stopped): Transition(State.ENDED, (Do.CANCEL_RETRY,)),
+    # Connections of the port that it had before a file gave it another one, which is taken.
+    (State.FAILED, Stopped): Transition(State.ENDED, (Do.CANCEL_RETRY, Do.CLOSE_ALL)),
     (State.ENDED, Bound): Transition(State.ENDED, (Do.CLOSE_ALL,)),  # asked for before the end
     (State.ENDED, BindFailed): _STAY,
     (State.ENDED, EndpointsReady): _STAY,
