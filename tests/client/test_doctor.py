@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import resource
 import shutil
@@ -18,6 +17,7 @@ from tests.client.fakes import row
 from tests.kube.scripted import ScriptedApi
 
 from kecs import settings
+from kecs.agent.state import Config, NamesEntry, save
 from kecs.client import instance as instances
 from kecs.client import launch, lifetime
 from kecs.client.doctor import clusters, daemons, ports, system
@@ -299,11 +299,11 @@ def test_a_kept_port_is_a_strangers(machine, home):
 def test_the_port_of_the_names_is_kept_too(machine, home):
     home.instance(desired="stopped")
     home.make_folders()
-    document = {"version": 1, "forwards": [], "names": {"port": 20005, "owners": [""]}}
-    home.paths.forwards_config.write_text(json.dumps(document))
-    assert "port 20005 of the names" in found(
-        ports.check_kept_ports, dataclasses.replace(machine, holder=a_stranger), "error"
-    )
+    taken = dataclasses.replace(machine, holder=a_stranger)
+    save(home.paths, Config(forwards=[], names=NamesEntry(port=20005, owners=[""])))
+    assert "port 20005 of the names" in found(ports.check_kept_ports, taken, "error")
+    save(home.paths, Config(forwards=[], names=NamesEntry(port=20005)))
+    assert "0 ports are kept" in found(ports.check_kept_ports, taken, "ok"), "nobody wants them"
 
 
 def test_an_agent_that_runs_says_itself_which_port_it_could_not_get(machine, home):

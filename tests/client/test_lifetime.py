@@ -140,6 +140,22 @@ def test_start_starts_the_agent_when_there_are_forwards(home):
     assert is_up(str(home.paths.agent_socket))
 
 
+@pytest.mark.parametrize(
+    ("document", "wanted"),
+    [
+        ("version: 1\nforwards: []\n", False),
+        ("version: 1\nforwards: []\nnames: {localPort: 20000}\n", False),
+        ("version: 1\nforwards: []\nnames: {localPort: 20000, owners: ['']}\n", True),
+        ("version: 1\nforwards: []\nautos: [{owner: /x, spec: {clusters: [a]}}]\n", True),
+    ],
+)
+def test_an_agent_has_work_when_somebody_wants_names_or_auto(home, document, wanted):
+    home.instance()
+    home.paths.forwards_config.write_text(document)
+
+    assert lifetime.has_forwards(home.paths) is wanted
+
+
 def test_a_forward_file_of_a_newer_version_stops_the_start_before_it_begins(home):
     home.instance(desired="stopped")
     home.paths.forwards_config.write_text("version: 99\nforwards: []\n")

@@ -163,7 +163,10 @@ def has_forwards(paths: InstancePaths) -> bool:
         document = files.read_yaml(paths.forwards_config, version=1)
     except files.Unreadable:
         return True
-    return any((document or {}).get(key) for key in ("forwards", "autos", "names"))
+    kept = document or {}
+    names = kept.get("names")  # its port is kept when the last who wanted it is gone
+    wants_names = bool(names.get("owners")) if isinstance(names, dict) else bool(names)
+    return bool(kept.get("forwards") or kept.get("autos") or wants_names)
 
 
 def _wish(

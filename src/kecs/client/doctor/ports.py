@@ -88,8 +88,8 @@ def _kept(known: Known) -> dict[int, str]:
         if isinstance(entry, dict) and isinstance(entry.get("localPort"), int) and not entry.get("ended"):
             found[entry["localPort"]] = f"the forward `{entry.get('name')}`"
     names = document.get("names")
-    if isinstance(names, dict) and isinstance(names.get("port"), int):
-        found[names["port"]] = "the names"
+    if isinstance(names, dict) and names.get("owners") and isinstance(names.get("localPort"), int):
+        found[names["localPort"]] = "the names"
     return found
 
 
