@@ -31,16 +31,25 @@ class Peer:
 
 
 @pytest.fixture
-def ends(authority, certificate):
+def met(authority, certificate):
+    """A function that makes a `TlsSocket` and its peer, who have not shaken hands."""
+
+    def meet(name):
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(certificate.certificate, certificate.key)
+        ours, theirs = socket.socketpair()
+        ours.settimeout(5)
+        theirs.settimeout(5)
+        context = ssl.create_default_context(cafile=str(authority.pair.certificate))
+        return TlsSocket(ours, context, name), Peer(theirs, server)
+
+    return meet
+
+
+@pytest.fixture
+def ends(met):
     """A `TlsSocket` after its handshake, and its peer."""
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate.certificate, certificate.key)
-    ours, theirs = socket.socketpair()
-    ours.settimeout(5)
-    theirs.settimeout(5)
-    peer = Peer(theirs, server)
-    context = ssl.create_default_context(cafile=str(authority.pair.certificate))
-    one = TlsSocket(ours, context, "kube.test")
+    one, peer = met("kube.test")
     with ThreadPoolExecutor(1) as pool:
         shaken = pool.submit(peer.shake)
         one.handshake()
@@ -172,20 +181,14 @@ def test_a_record_that_was_tampered_with_is_an_error(ends):
         take(one, 1)
 
 
-def test_a_stranger_is_told_why(authority, certificate):
+def test_a_stranger_is_told_why(met):
     """Its certificate is for another name: the error says so, and the server gets an alert."""
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(certificate.certificate, certificate.key)
-    ours, theirs = socket.socketpair()
-    ours.settimeout(5)
-    theirs.settimeout(5)
-    peer = Peer(theirs, server)
-    context = ssl.create_default_context(cafile=str(authority.pair.certificate))
-    with closing(TlsSocket(ours, context, "another.test")) as one, ThreadPoolExecutor(1) as pool:
+    one, peer = met("another.test")
+    with closing(one), ThreadPoolExecutor(1) as pool:
         shaken = pool.submit(peer.shake)
         with pytest.raises(ssl.SSLCertVerificationError, match=r"another\.test"):
             one.handshake()
-        with theirs, pytest.raises(ssl.SSLError, match=r"(?i)alert"):
+        with peer.sock, pytest.raises(ssl.SSLError, match=r"(?i)alert"):
             shaken.result(5) or peer.tls.recv(1)
     if peer.tls is not None:
         peer.tls.close()
