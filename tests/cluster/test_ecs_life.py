@@ -292,6 +292,9 @@ def test_the_circuit_breaker_rolls_an_absent_image_back(home, registry):
     ]
     assert len(failed) >= 3
     assert all(why.startswith("CannotPullContainerError") for why in failed)
+    said = home.run("explain", "service", "breaker").stdout
+    for words in ("CannotPullContainerError", "rolling back to deployment", "docker pull IMAGE"):
+        assert words in said, said
     home.aws().delete_service(service="breaker", force=True)
 
 
