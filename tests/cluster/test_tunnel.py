@@ -184,7 +184,9 @@ def test_a_slow_reader_harms_nobody(driver, ports):
         driver.wait(Congested)
         for _ in range(20):
             get(ports[0], "/")
-        assert read(slow, 1_000_000)
+        # One of the others may have come before there was another tunnel, and have waited for too long.
+        with contextlib.suppress(ConnectionResetError):
+            assert read(slow, 1_000_000)
     assert others.failures == []
 
 
