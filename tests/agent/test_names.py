@@ -190,8 +190,9 @@ def test_a_port_that_is_taken_at_the_start_is_had_back_and_no_other(play, monkey
             names.restore()
             assert names.port is None
             assert f"port {kept} on 127.0.0.1 is taken by" in names.warnings[0]
-            with pytest.raises(KecsError, match="is taken"):
+            with pytest.raises(KecsError, match="is taken") as raised:
                 names.open("/a.yaml")
+            assert "choose" not in str(raised.value.hint), "nobody can choose the port of names"
         async with asyncio.timeout(5):
             while names.port is None:
                 await asyncio.sleep(0.005)

@@ -133,6 +133,20 @@ def test_a_terminal_has_a_table_that_is_drawn_anew(monkeypatch):
     assert text.index("ACTIVE") < text.index("no task of the service runs")
 
 
+def test_a_narrow_terminal_cuts_neither_states_nor_ports(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    tags = {"Environment": "development", "Component": "worker"}
+    held = HELD | {"name": "development-worker", "service": None, "tags": tags}
+    with forward_live.screen(None) as screen:
+        screen.show({WEB["id"]: held}, [held], [])
+    text = capsys.readouterr().out
+    assert "WAITING" in text
+    assert "127.0.0.1:20000" in text
+    assert "REASON" in text
+
+
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("TERM", "dumb")

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.client.fakes import row
@@ -36,6 +37,14 @@ def test_start_status_stop_and_again(kecs, home):
     ran = kecs("status")
     assert (ran.code, ran.out) == (5, "default  stopped\n")
     assert "`kecs start`" in ran.err
+
+
+def test_a_start_elsewhere_says_where_tasks_run(kecs, tmp_path, monkeypatch):
+    kecs("start")
+    assert "tasks run in" not in kecs("start").err
+    here = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    assert f"its tasks run in `{here}`" in kecs("start").err
 
 
 def test_status_as_json_has_instance_and_daemons(kecs, home):

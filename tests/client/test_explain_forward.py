@@ -124,7 +124,7 @@ def test_an_entry_of_the_file_is_told_without_a_state():
 
 def test_a_taken_port_is_answered_by_whose_forward_it_is():
     by_hand = told(state="FAILED", reason="port 20000 is taken")
-    assert "kecs port-forward start service prod/web :80 --local-port PORT" in by_hand.advice[1]
+    assert "`kecs port-forward start service prod/web PORT:80`" in by_hand.advice[1]
     of_file = told(state="FAILED", reason="port 20000 is taken", owner="/work/pf.yaml")
     assert "`localPort` in /work/pf.yaml" in of_file.advice[1]
     assert "kecs port-forward run --config /work/pf.yaml" in of_file.advice[1]
@@ -143,7 +143,7 @@ def test_an_ended_forward_says_how_to_begin_again():
     assert "a task does not come back" in told(**members).advice[0]
     assert "run --config /work/pf.yaml" in told(**members, owner="/work/pf.yaml").advice[0]
     by_tags = told(**members, tags={"env": "dev", "app": "x"}, autoReconnect=False).advice[0]
-    assert "start task prod :80 --tag env=dev --tag app=x --no-auto-reconnect`" in by_tags
+    assert "task prod 20000:80 --tag env=dev --tag app=x --no-auto-reconnect --name prod-web`" in by_tags
 
 
 def test_a_forward_by_tags_says_how_many_match_and_which_is_chosen():

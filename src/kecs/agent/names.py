@@ -247,7 +247,11 @@ class NamesPort:
     def _bind(self, entry: NamesEntry | None) -> tuple[int, tuple[socket.socket, ...]]:
         addresses = listener.default_addresses()
         if entry is not None:
-            return entry.port, listener.bind(addresses, entry.port)
+            try:
+                return entry.port, listener.bind(addresses, entry.port)
+            except KecsError as error:
+                hint = "stop what holds it: the port of names is kept, and no other is chosen"
+                raise KecsError(error.message, hint, error.exit_code) from error
         return listener.bind_chosen(addresses, listener.FORWARD_PORTS, self._keeps.avoided_ports())
 
     def _try_to_listen(self) -> None:

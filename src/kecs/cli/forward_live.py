@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+_NEVER_CUT = {"STATE", "LOCAL", "OPEN", "TOTAL", "HELD"}
+"""Columns that are of no use in part; the others share what room there is, in several lines."""
 _STYLES = {"green": "green", "yellow": "yellow", "red": "red", "faint": "dim"}
 
 
@@ -121,7 +123,7 @@ class _Table:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for name in forward_row.header(wide=self._wide):
-            table.add_column(name, no_wrap=name != "REASON", overflow="fold")
+            table.add_column(name, no_wrap=name in _NEVER_CUT, overflow="fold")
         ordered = sorted(self._rows.values(), key=lambda row: row["createdAt"])
         for row in ordered:
             # `Text`, so that brackets in a reason are not taken for markup.

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,9 @@ from kecs.cli import output as out
 from kecs.cli.commands import command, pass_session, rows_option
 from kecs.cli.session import Session
 from kecs.errors import ExitCode, KecsError
+
+if TYPE_CHECKING:
+    from kecs.client.instance import Instance
 
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
 """`us-east-1`, `us-gov-west-1`, `eusc-de-east-1`: as in the endpoint rules of botocore."""
@@ -85,6 +88,7 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
     instance = outcome.instance
     if outcome.already:
         session.note(f"the instance `{instance.name}` is running already")
+        _tell_of_another_folder(session, instance)
     else:
         session.note(f"ready after {time.monotonic() - began:.1f} s")
     row = {"name": instance.name, "state": "running", "api": f"http://127.0.0.1:{instance.api_port}"}
@@ -138,6 +142,15 @@ def check_region(region: str | None) -> None:
     if region is not None and not _REGION.fullmatch(region):
         raise KecsError(
             f"`{region}` is no region", "write it as AWS does, such as `us-east-1`", ExitCode.USAGE
+        )
+
+
+def _tell_of_another_folder(session: Session, instance: Instance) -> None:
+    """Say where local tasks run: commands with relative paths fail in any other folder."""
+    if instance.runtime == "local" and instance.directory != _here():
+        session.note(
+            f"its tasks run in `{instance.directory}`; to have them run here: "
+            f"{session.command('stop')}, then {session.command('start')}"
         )
 
 

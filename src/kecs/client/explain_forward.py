@@ -7,6 +7,7 @@ the advice is what to do about it.
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -222,7 +223,7 @@ def _for_a_taken_port(it: Forward) -> Iterator[str]:
     else:
         yield (
             f"or open it on another port: `kecs port-forward stop {it.name}`, then "
-            f"`kecs port-forward start {_start(it)} --local-port PORT`"
+            f"`kecs port-forward start {_start(it, 'PORT')}`"
         )
 
 
@@ -234,15 +235,18 @@ def _again(it: Forward) -> str:
             f"a task does not come back: `kecs port-forward stop {it.name}`, then forward another one, or "
             "its service, which outlives its tasks; `kecs ps` shows them"
         )
-    return f"start it anew: `kecs port-forward stop {it.name}`, then `kecs port-forward start {_start(it)}`"
+    anew = f"{_start(it, it.local_port)} --name {it.name}"
+    return f"start it anew: `kecs port-forward stop {it.name}`, then `kecs port-forward start {anew}`"
 
 
-def _start(it: Forward) -> str:
+def _start(it: Forward, local_port: int | str = "") -> str:
     """Return what `kecs port-forward start` is to be told for the same target."""
-    port = f" :{it.target_port}" if it.target_port else ""
+    port = f" --local-port {local_port}" if local_port else ""
+    if it.target_port:
+        port = f" {local_port}:{it.target_port}"  # a pair: `--local-port` beside one is refused
     pinned = "" if it.auto_reconnect else " --no-auto-reconnect"
     if it.tags:
-        tags = "".join(f" --tag {key}={value}" for key, value in it.tags.items())
+        tags = "".join(f" --tag {shlex.quote(f'{key}={value}')}" for key, value in it.tags.items())
         return f"task {it.cluster}{port}{tags}{pinned}"
     name = it.service if it.service is not None else (it.task_id or "")[:8]
     return f"{it.type} {it.cluster}/{name}{port}{pinned}"

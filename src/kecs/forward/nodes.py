@@ -29,6 +29,7 @@ _TAG = "tag:yaml.org,2002:"
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 """YAML 1.1 also knows 0x1f, 017, 1_000 and 22:30 (= 1350): none of these is what a person means by a port."""
 _LONGEST_SHOWN = 60
+_TAB = "no YAML: a tab indents this line, and YAML is indented by spaces alone"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,7 +70,8 @@ def compose(text: str) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = _place(mark) if mark is not None else Place(1, 1)
-        raise Malformed(Problem(place, "", _said(error))) from error
+        said = _TAB if _is_indented_by_tab(text, place.line) else _said(error)
+        raise Malformed(Problem(place, "", said)) from error
     except (yaml.YAMLError, RecursionError) as error:
         raise Malformed(Problem(Place(1, 1), "", f"no YAML: {error}")) from error
     return node
@@ -305,6 +307,12 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 def _place(mark: Any) -> Place:
     return Place(mark.line + 1, mark.column + 1)
+
+
+def _is_indented_by_tab(text: str, number: int) -> bool:
+    """Tell whether a tab is where libyaml gave up: of most tabs it says only that no token begins so."""
+    line = "".join(text.splitlines()[number - 1 : number])
+    return "\t" in line[: len(line) - len(line.lstrip())]
 
 
 def _said(error: yaml.MarkedYAMLError) -> str:
