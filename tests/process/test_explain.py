@@ -228,7 +228,7 @@ def test_its_port_was_taken_while_it_was_away(running: Home):
         assert f"it is FAILED, so nothing listens for it on port {port}" in told.facts
         assert f"(pid {os.getpid()})" in told.facts
         assert f"stop what holds port {port}" in told.advice
-        assert "kecs port-forward start service default/web :80 --local-port" in told.advice
+        assert "kecs port-forward start service default/web PORT:80" in told.advice
     forward(running, "ACTIVE")
     told = explained(running)
     assert any(text.startswith("forward default-web  FAILED") for text in told.happened)
