@@ -69,27 +69,17 @@ def entry_of(step: Step, owner: str, port: int, identity: str, old: Entry | None
     """Return what `config.yaml` shall say of a forward that is new or changed."""
     spec, target = step.spec, step.spec.target
     number = spec.target_port if isinstance(spec.target_port, int) else None
-    entry = Entry(
+    entry = Entry.of(
+        spec,
         id=old.id if old else identity,
         name=step.name,
-        type=target.type,
         region=target.region or "",
         cluster=target.cluster,
         service=target.service,
         task_id=target.task,
-        tags=target.tags,
         local_port=port,
         target_port=number,
         target_port_name=spec.target_port if isinstance(spec.target_port, str) else None,
-        address=spec.address,
-        route=spec.route,
-        hold_seconds=spec.hold_seconds,
-        hold_connections=spec.hold_connections,
-        auto_reconnect=spec.auto_reconnect,
-        retry=spec.retry,
-        probe=spec.probe,
-        notify=spec.notify,
-        strict=spec.strict,
         owner=owner,
         auto=step.auto,
         created_at=old.created_at if old else time.time(),

@@ -238,28 +238,18 @@ class Manager:
                 )
 
     def _entry(self, member: New, port: int, owner: str | None) -> Entry:
-        wish, spec = member.wish, member.wish.spec
-        return Entry(
+        wish = member.wish
+        return Entry.of(
+            wish.spec,
             id=self.book.new_id(),
             name=member.name,
-            type=spec.target.type,
             region=wish.region,
             cluster=wish.cluster,
             service=wish.service,
             task_id=wish.task_id,
-            tags=spec.target.tags,
             local_port=port,
             target_port=wish.target_port,
             target_port_name=wish.target_port_name,
-            address=spec.address,
-            route=spec.route,
-            hold_seconds=spec.hold_seconds,
-            hold_connections=spec.hold_connections,
-            auto_reconnect=spec.auto_reconnect,
-            retry=spec.retry,
-            probe=spec.probe,
-            notify=spec.notify,
-            strict=spec.strict,
             owner=owner,
             created_at=time.time(),
         )

@@ -106,6 +106,27 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
         """The target port as people know it: its name when it was asked for by that."""
         return self.target_port_name or self.target_port or 0
 
+    @classmethod
+    def of(cls, spec: ForwardSpec, **chosen: Any) -> Entry:
+        """Return the entry of a forward that was asked for; `chosen` are the members that were decided.
+
+        Those of the target and the ports always are; what else a spec says is taken over as it is.
+        """
+        return cls(
+            type=spec.target.type,
+            tags=spec.target.tags,
+            address=spec.address,
+            route=spec.route,
+            hold_seconds=spec.hold_seconds,
+            hold_connections=spec.hold_connections,
+            auto_reconnect=spec.auto_reconnect,
+            retry=spec.retry,
+            probe=spec.probe,
+            notify=spec.notify,
+            strict=spec.strict,
+            **chosen,
+        )
+
     @property
     def spec(self) -> ForwardSpec:
         """What was asked for, with what was chosen for it in the places of what was left open."""
