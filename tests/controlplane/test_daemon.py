@@ -270,6 +270,22 @@ def test_tasks_that_no_row_knows_are_ended_too(plane):
     assert plane.home.processes() == {}
 
 
+@contextlib.asynccontextmanager
+async def opened(home, **environment):
+    """Give the paths, the instance and the store of an instance that has never run."""
+    paths = InstancePaths(home, "default")
+    files.make_private_folder(paths.root)
+    instance = Instance(
+        name="default", id="i", region="us-east-1", api_port=1, access_key_id="K", created_at=1.0,
+        environment=environment, directory=str(home),
+    )  # fmt: skip
+    store = await Store.open(paths.database)
+    try:
+        yield paths, instance, store
+    finally:
+        await store.close()
+
+
 def test_a_task_whose_port_a_stranger_took_runs_on_another(short_path, monkeypatch):
     """The stranger was quicker than the task's own process; everything but the choice is real."""
 
@@ -277,32 +293,25 @@ def test_a_task_whose_port_a_stranger_took_runs_on_another(short_path, monkeypat
         taken = stranger.getsockname()[1]
         monkeypatch.setattr(daemon, "can_bind", lambda number: number == taken or can_bind(number))
         monkeypatch.setattr(daemon.listener, "TASK_PORTS", (taken, *listener.TASK_PORTS))
-        paths = InstancePaths(short_path, "default")
-        files.make_private_folder(paths.root)
-        instance = Instance(
-            name="default", id="i", region="us-east-1", api_port=1, access_key_id="K", created_at=1.0,
-            environment={"PATH": os.environ["PATH"]}, directory=str(short_path),
-        )  # fmt: skip
-        store = await Store.open(paths.database)
-        it = daemon.Daemon(paths, instance, store)
-        try:
-            await it.take_up()
-            container = container_definition(command=[sys.executable, str(SERVER)], stopTimeout=2)
-            await store.transact(lambda tx: tx.put(task_definition(containers=[container])))
-            one = task(status="PROVISIONING")
-            await store.transact(lambda tx: tx.put(one))
-            async with asyncio.timeout(20):
-                while (row := store.state.get(Task, *one.key)).last_status != "RUNNING":
-                    assert row.last_status != "STOPPED", row.stopped_reason
-                    await asyncio.sleep(0.02)
-            assert row.ports[0].host_port not in (0, taken)
-            assert row.ports[0].ready
-        finally:
-            async for _ in it.controller.stop_all_tasks("over"):
-                pass
-            await it.controller.close()
-            await it.runtime.close()
-            await store.close()
+        async with opened(short_path, PATH=os.environ["PATH"]) as (paths, instance, store):
+            it = daemon.Daemon(paths, instance, store)
+            try:
+                await it.take_up()
+                container = container_definition(command=[sys.executable, str(SERVER)], stopTimeout=2)
+                await store.transact(lambda tx: tx.put(task_definition(containers=[container])))
+                one = task(status="PROVISIONING")
+                await store.transact(lambda tx: tx.put(one))
+                async with asyncio.timeout(20):
+                    while (row := store.state.get(Task, *one.key)).last_status != "RUNNING":
+                        assert row.last_status != "STOPPED", row.stopped_reason
+                        await asyncio.sleep(0.02)
+                assert row.ports[0].host_port not in (0, taken)
+                assert row.ports[0].ready
+            finally:
+                async for _ in it.controller.stop_all_tasks("over"):
+                    pass
+                await it.controller.close()
+                await it.runtime.close()
 
     with contextlib.closing(socket.socket()) as stranger:
         stranger.bind(("127.0.0.1", 0))
@@ -312,24 +321,17 @@ def test_a_task_whose_port_a_stranger_took_runs_on_another(short_path, monkeypat
 
 def test_services_of_an_older_database_get_their_kept_ports(short_path):
     async def main():
-        paths = InstancePaths(short_path, "default")
-        files.make_private_folder(paths.root)
-        instance = Instance(
-            name="default", id="i", region="us-east-1", api_port=1, access_key_id="K", created_at=1.0,
-            environment={}, directory=str(short_path),
-        )  # fmt: skip
-        store = await Store.open(paths.database)
-        old = service(desired=0)
-        await store.transact(lambda tx: tx.put(task_definition()))
-        await store.transact(lambda tx: tx.put(old))
-        it = daemon.Daemon(paths, instance, store)
-        try:
-            await it.take_up()
-            assert store.state.get(Service, *old.key).kept_port in listener.KEPT_PORTS
-        finally:
-            await it.controller.close()
-            await it.runtime.close()
-            await store.close()
+        async with opened(short_path) as (paths, instance, store):
+            old = service(desired=0)
+            await store.transact(lambda tx: tx.put(task_definition()))
+            await store.transact(lambda tx: tx.put(old))
+            it = daemon.Daemon(paths, instance, store)
+            try:
+                await it.take_up()
+                assert store.state.get(Service, *old.key).kept_port in listener.KEPT_PORTS
+            finally:
+                await it.controller.close()
+                await it.runtime.close()
 
     asyncio.run(main())
 
@@ -341,17 +343,8 @@ def test_after_a_sleep_the_cluster_is_asked_anew(short_path, monkeypatch):
         return dataclasses.replace(real(*given), rouse=lambda: roused.append(True))
 
     async def main():
-        paths = InstancePaths(short_path, "default")
-        files.make_private_folder(paths.root)
-        instance = Instance(
-            name="default", id="i", region="us-east-1", api_port=1, access_key_id="K", created_at=1.0,
-            environment={}, directory=str(short_path),
-        )  # fmt: skip
-        store = await Store.open(paths.database)
-        try:
+        async with opened(short_path) as (paths, instance, store):
             await daemon.Daemon(paths, instance, store).awoke(3600.0)
-        finally:
-            await store.close()
 
     monkeypatch.setattr(daemon, "choose", choose)
     asyncio.run(main())
