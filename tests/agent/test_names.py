@@ -11,7 +11,8 @@ from tests.agent.scripted import free_port, refuses, until
 from tests.agent.shapes import REGION, A, B, change, port, service, snapshot, task, wanted
 
 from kecs.agent import names as module
-from kecs.agent.names import NamesPort, first_port
+from kecs.agent.named import first_port
+from kecs.agent.names import NamesPort
 from kecs.agent.picture import Picture
 from kecs.agent.state import NamesEntry
 from kecs.client.endpoints import Route

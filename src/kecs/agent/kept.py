@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from kecs.agent.names import Named, first_port
+from kecs.agent.named import Named, entry_for, first_port
 from kecs.agent.picture import Changes, Picture
 from kecs.agent.state import Entry
 from kecs.errors import KecsError
@@ -80,17 +80,8 @@ class KeptPorts:
         for target in self._picture.services():
             port = first_port(target)
             if target.kept_port is not None and port is not None:
-                yield Entry(
-                    id=f"kept/{target.region}/{target.cluster}/{target.service}",
-                    name="kept",
-                    type="service",
-                    region=target.region,
-                    cluster=target.cluster,
-                    service=target.service,
-                    local_port=target.kept_port,
-                    target_port=port,
-                    created_at=0.0,
-                )
+                identity = f"kept/{target.region}/{target.cluster}/{target.service}"
+                yield entry_for(target, identity, "kept", port, target.kept_port)
 
     def _begin(self, entry: Entry) -> None:
         try:

@@ -17,9 +17,9 @@ from typing import Protocol
 
 import msgspec
 
+from kecs.agent.named import Named, entry_for, first_port
 from kecs.agent.picture import Changes, Picture
 from kecs.agent.state import Entry, NamesEntry
-from kecs.client.endpoints import Target
 from kecs.client.names import hosts_of
 from kecs.errors import KecsError
 from kecs.forward.backoff import Backoff
@@ -27,7 +27,6 @@ from kecs.net import listener
 from kecs.net.messages import (
     Close,
     CloseFront,
-    Endpoint,
     HoldLimits,
     Listen,
     Names,
@@ -69,21 +68,6 @@ class KeepsTunnels(Protocol):
 
     def want(self, forward: str, names: Collection[str]) -> None:
         """Keep tunnels to these Pods open for the forward."""
-
-
-class Named:
-    """One service as its name leads to it."""
-
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self.endpoints: tuple[Endpoint, ...] = ()
-        self.awake = False
-        """A client came for whom there was no direct way: from then on its tunnels are kept open."""
-
-    @property
-    def id(self) -> str:
-        """Its id in the relay loop."""
-        return self.entry.id
 
 
 class NamesPort:
@@ -212,17 +196,7 @@ class NamesPort:
             port = first_port(target)
             if target.public and target.service is not None and port is not None:
                 hosts = hosts_of(target.service, target.cluster, target.region, self._region)
-                entry = Entry(
-                    id=f"name/{hosts[-1]}",
-                    name=hosts[0],
-                    type="service",
-                    region=target.region,
-                    cluster=target.cluster,
-                    service=target.service,
-                    local_port=1,
-                    target_port=port,
-                    created_at=0.0,
-                )
+                entry = entry_for(target, f"name/{hosts[-1]}", hosts[0], port)
                 yield entry.id, (entry, hosts)
 
     def _lead(self, named: Named) -> None:
@@ -294,9 +268,3 @@ class NamesPort:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def first_port(target: Target) -> int | None:
-    """Return the container port that a name leads to: the first one of TCP that the definition maps."""
-    ports = target.ports or [port for task in target.tasks for port in task.ports]
-    return next((port.container_port for port in ports if port.protocol == "tcp"), None)
