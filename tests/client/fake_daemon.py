@@ -45,6 +45,7 @@ def main() -> int:
         return 0
     if does.get("hang"):
         time.sleep(60)
+    time.sleep(does.get("listens_after", 0.0))
     (PATHS.agent_pid if DAEMON == "agent" else PATHS.controlplane_pid).write_text(str(os.getpid()))
     address = launch.socket_of(DAEMON, PATHS)
     address.unlink(missing_ok=True)

@@ -198,6 +198,18 @@ def test_stop_agent_waits_until_it_is_gone(home):
     assert launch.stop_agent(home.paths) is False
 
 
+def test_stop_agent_ends_one_that_has_the_lock_and_does_not_listen_yet(home):
+    home.instance()
+    home.daemons_do(agent={"listens_after": 0.5})
+    starting = threading.Thread(target=launch.launch, args=("agent", home.paths))
+    starting.start()
+    until(lambda: launch.is_locked(home.paths.agent_lock), "it has the lock")
+
+    assert launch.stop_agent(home.paths) is True
+    starting.join()
+    until(lambda: home.alive() == [], "it is gone")
+
+
 @pytest.mark.parametrize(
     ("text", "words", "hint"),
     [

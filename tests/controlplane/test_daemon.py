@@ -27,7 +27,7 @@ from kecs.client import instance as instances
 from kecs.client import secrets
 from kecs.client.controlplane import ControlPlaneClient
 from kecs.client.instance import Instance
-from kecs.client.launch import command, launch
+from kecs.client.launch import command, launch, stop_agent
 from kecs.controlplane import daemon
 from kecs.controlplane.task_ports import can_bind
 from kecs.ecs.model import Service, Task
@@ -241,11 +241,13 @@ def test_what_a_dead_control_plane_left_is_ended_without_an_api(plane):
     until(lambda: len([one for one in plane.tasks() if one["lastStatus"] == "RUNNING"]) == 2, "both run")
     plane.change(desired="stopped")
     plane.kill()
+    # The standalone task is told of the service's port, for which the control plane launches an agent.
+    stop_agent(plane.paths)
     assert plane.shims()
 
     plane.run("--stop")
 
-    assert plane.home.processes() == {}
+    until(lambda: plane.home.processes() == {}, "nothing is left, nor an agent that began meanwhile")
     plane.change(desired="running")
     plane.start()
     plane.stable()

@@ -159,13 +159,19 @@ def restart_agent(paths: InstancePaths, client: AgentClient | None = None) -> No
 
 def stop_agent(paths: InstancePaths, client: AgentClient | None = None, limit: float = LIMIT) -> bool:
     """End the agent and wait until it is gone; tell whether one ran."""
+    end = time.monotonic() + limit
     with client or AgentClient(paths) as agent:
-        try:
-            agent.shutdown()
-        except NotRunning:
-            if not is_locked(paths.agent_lock):
-                return False
-    if not wait_until_gone("agent", paths, limit):
+        while True:
+            try:
+                agent.shutdown()
+            except NotRunning:
+                if not is_locked(paths.agent_lock):
+                    return False
+                if time.monotonic() < end:
+                    time.sleep(0.02)  # it has the lock and does not listen yet, or no more
+                    continue
+            break
+    if not wait_until_gone("agent", paths, max(1.0, end - time.monotonic())):
         raise hung(_NAMES["agent"], paths.agent_pid, paths.agent_log)
     return True
 
