@@ -29,6 +29,28 @@ class Kubernetes(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """UID of its namespace `kube-system`: what is behind the context must stay the same cluster."""
 
 
+class K3d(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The cluster that KECS makes for an instance with the runtime `k3d`: chosen at its first start."""
+
+    cluster: str
+    """`kecs-<instance>`: its name for k3d."""
+    api_port: int
+    """Port of the cluster's API on 127.0.0.1, published on the server itself."""
+    balancer_api_port: int | None = None
+    """The API's port on k3d's load balancer, which KECS does not use; None without one."""
+    load_balancer: bool = False
+    agents: int = 0
+    """Nodes beside the server."""
+    image: str | None = None
+    """Image of the nodes (`--k3s-image`); None: the one that k3d takes by default."""
+    k3s_args: tuple[str, ...] = ()
+    registries: tuple[str, ...] = ()
+    created: bool = False
+    """False: `k3d cluster create` did not come to its end; what is there of it is of no use."""
+    import_images: Literal["auto", "never"] = "auto"
+    """Whether images that only the local Docker has are brought into the nodes."""
+
+
 class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
     """The contents of `instance.yaml`."""
 
@@ -54,10 +76,16 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """Where `kecs start` was called: the working directory of local processes."""
     knobs: dict[str, float] = {}
     """healthyAfter, readyTimeout, drain, timeScale where they were set."""
+    auto: str | None = None
+    """Why `--runtime auto` chose this runtime, a sentence; None: a person named it."""
     kubernetes: Kubernetes | None = None
-    """None on `local`."""
+    """None on `local`, and on `k3d` until the cluster is there."""
+    k3d: K3d | None = None
+    """None unless the runtime is `k3d`."""
     node_ports: str | None = None
     """`FIRST-LAST`: where node ports are taken from; None: from the range that Kubernetes has by default."""
+    published: str | None = None
+    """`FIRST-LAST`: those node ports that answer on 127.0.0.1 under the same number; None: there are none."""
     created_at: float
 
 
