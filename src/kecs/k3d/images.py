@@ -1,0 +1,121 @@
+"""Bring an image of the local Docker into the nodes of a cluster, and see that it is there.
+
+Used by `kecs image import` and by the control plane before a pod starts. k3d says `Successfully imported` and
+ends with 0 when a node refused the image, so each node is asked afterwards.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from kecs.errors import ExitCode, KecsError
+from kecs.k3d.failures import docker_down
+from kecs.k3d.lock import Lock
+from kecs.k3d.run import Note, Said, TookTooLong, quiet, run
+from kecs.k3d.tools import Tools
+
+if TYPE_CHECKING:
+    from kecs.k3d.cluster import K3dCluster
+
+ASK = 20.0
+
+
+def local_id(tools: Tools, image: str) -> str | None:
+    """Return the id (`sha256:…`) that `image` has in the local Docker, or None when it is not there."""
+    said = run(tools, ("image", "inspect", "--format", "{{.Id}}", image), program="docker", limit=ASK)
+    if down := docker_down(said):
+        raise down
+    return said.stdout.strip() or None if said.code == 0 else None
+
+
+def in_nodes(cluster: K3dCluster, image: str) -> bool:
+    """Tell whether every server and agent of the cluster has `image`. False when none runs."""
+    return not missing_in(cluster, image) and bool(_workers(cluster))
+
+
+def missing_in(cluster: K3dCluster, image: str) -> list[str]:
+    """Return the names of the nodes that do not have `image`."""
+    wanted = canonical(image)
+    return [name for name in _workers(cluster) if wanted not in _listed(cluster, name)]
+
+
+def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note: Note = quiet) -> None:
+    """Copy `image` from the local Docker into every node of the cluster.
+
+    k3d's default way first, then, when a node refused it, its direct one; `limit` seconds for all of it. One
+    import at a time. Raises `KecsError` (exit 3) when Docker does not have the image, else naming what was tried.
+    """
+    if local_id(cluster.tools, image) is None:
+        raise KecsError(
+            f"the local Docker has no image `{image}`",
+            f"build or pull it first: `docker build -t {image} .` or `docker pull {image}`",
+            ExitCode.NOT_FOUND,
+        )
+    end = time.monotonic() + limit
+    tried: list[str] = []
+    with Lock(cluster.folder / "k3d-import.lock").hold(note, limit):
+        for mode in ("tools-node", "direct"):
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            words = ("image", "import", image, "-c", cluster.name, "--mode", mode)
+            command = f"`k3d {' '.join(words)}`"
+            note(f"importing {image} into {cluster.name} ({mode})")
+            try:
+                said = run(cluster.tools, words, limit=left, note=note)
+            except TookTooLong:
+                _tidy(cluster)
+                tried.append(f"{command} did not end within {left:.0f} s and was ended")
+                break
+            if down := docker_down(said):
+                raise down
+            missing = missing_in(cluster, image)
+            if said.code == 0 and not said.complaints and not missing:
+                return
+            tried.append(f"{command}: {_why(said, missing)}")
+    raise KecsError(
+        f"the image `{image}` could not be imported into the k3d cluster `{cluster.name}`; tried {'; '.join(tried)}",
+        f"see that `docker save {image}` works and that the nodes run (`kecs status`), then try"
+        f" `kecs image import {image}`",
+    )
+
+
+def canonical(image: str) -> str:
+    """Return the name that containerd has for `image`: `myapp` is `docker.io/library/myapp:latest`."""
+    name, at, digest = image.partition("@")
+    head, _, tail = name.rpartition("/")
+    if ":" not in tail and not at:
+        name += ":latest"
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif "." not in first and ":" not in first and first != "localhost":
+        name = f"docker.io/{name}"
+    elif first == "docker.io" and head == "docker.io":
+        name = f"docker.io/library/{name.partition('/')[2]}"
+    return name + at + digest
+
+
+def _workers(cluster: K3dCluster) -> list[str]:
+    return [node.name for node in cluster.nodes() if node.role in ("server", "agent")]
+
+
+def _listed(cluster: K3dCluster, node: str) -> set[str]:
+    """Ask containerd in `node` for the names of its images; none when it does not answer."""
+    said = cluster.docker("exec", node, "ctr", "-n", "k8s.io", "images", "ls", "-q")
+    return set(said.stdout.split()) if said.code == 0 else set()
+
+
+def _why(said: Said, missing: list[str]) -> str:
+    reasons = said.complaints
+    if reasons:
+        return reasons[0][:400]
+    if said.code != 0:
+        return said.words[:400]
+    return f"it said that all went well, but {', '.join(missing)} does not have it"
+
+
+def _tidy(cluster: K3dCluster) -> None:
+    """Remove the container that an import which was ended leaves running."""
+    cluster.docker("rm", "-f", "-v", f"k3d-{cluster.name}-tools", limit=30.0)
