@@ -1,7 +1,8 @@
 """The k3d cluster of one instance: made, started and repaired, stopped, deleted.
 
-Used by `kecs start|stop|destroy|status`, by the control plane and by `balancer`. It never asks a person, never
-touches the user's kubeconfig, and never looks at ECS. One create, edit, stop or delete at a time: `locked`.
+Used by `kecs start|stop|destroy|status`, by the control plane and by `balancer`. It never asks a person,
+never touches the user's kubeconfig, and never looks at ECS. One create, edit, stop or delete at a time:
+`locked`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ START = 420.0
 STOP = 180.0
 DELETE = 300.0
 ASK = 20.0
-"""Seconds for each. A create pulls images at the first time; a delete of 1000 ports takes 89 s; questions 0.1 s."""
+"""Seconds for each. A first create pulls images; a delete of 1000 ports takes 89 s; questions 0.1 s."""
 PHASE = 300
 """Seconds that k3d itself waits in each phase of a create or start (its `--timeout`)."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -126,10 +127,10 @@ class K3dCluster:
         return self._begun_by()
 
     def create(self, wanted: Wanted) -> None:
-        """Make the cluster and wait until it is up; when that fails, or is interrupted, nothing is left of it.
+        """Make the cluster and wait until it is up; when that fails or is interrupted, nothing is left of it.
 
-        Raises `KecsError` (exit 2) for a name that k3d does not take, (exit 4) when a cluster of that name exists,
-        `PortTaken` (exit 4), `TookTooLong` and `DockerDown` (exit 5).
+        Raises `KecsError` (exit 2) for a name that k3d does not take, (exit 4) when a cluster of that name
+        exists, `PortTaken` (exit 4), `TookTooLong` and `DockerDown` (exit 5).
         """
         check_name(wanted.name)
         with self.locked():
@@ -142,27 +143,26 @@ class K3dCluster:
             leftovers.remove(self)
             files.write_atomic(self._unfinished, wanted.instance_id.encode())
             try:
-                said = self.k3d(*_create(wanted), limit=CREATE)
-                if said.code != 0:
-                    raise failure(
-                        f"creating the k3d cluster `{self.name}`", said, "see what is wrong, then start again"
-                    )
-                state, detail = judge(self.nodes(), self.balancer, unfinished=False)
-                if state != "running":
-                    raise KecsError(
-                        f"the new k3d cluster `{self.name}` is not whole: {detail}", "start again"
-                    )
+                self._make(wanted)
             except BaseException:
                 self._undo()
                 raise
             self._unfinished.unlink()
 
+    def _make(self, wanted: Wanted) -> None:
+        said = self.k3d(*_create(wanted), limit=CREATE)
+        if said.code != 0:
+            raise failure(f"creating the k3d cluster `{self.name}`", said, "put that right, then start again")
+        state, detail = judge(self.nodes(), self.balancer, unfinished=False)
+        if state != "running":
+            raise KecsError(f"the new k3d cluster `{self.name}` is not whole: {detail}", "start again")
+
     def start(self) -> None:
         """Start a cluster that exists, whatever state it is in, and repair what broke.
 
         A server or load balancer that was killed, an edit of the load balancer that broke off. On a running
-        cluster it changes nothing. Raises `KecsError` (exit 3) when there is none, (exit 4) when it is half-made
-        (`delete`, then `create`), `PortTaken` (exit 4) when a port of it was taken meanwhile.
+        cluster it changes nothing. Raises `KecsError` (exit 3) when there is none, (exit 4) when it is
+        half-made (`delete`, then `create`), `PortTaken` (exit 4) when a port of it was taken meanwhile.
         """
         with self.locked():
             state, detail = self.state()
@@ -224,8 +224,8 @@ class K3dCluster:
     def kubeconfig(self, api_port: int, limit: float = 30.0) -> str:
         """Return the cluster's kubeconfig with the server at 127.0.0.1:`api_port`, as YAML. It holds keys.
 
-        k3d writes the address that was asked for at its creation, which is the load balancer's where there is one.
-        Asked again for `limit` seconds while the server has not written it.
+        k3d writes the address that was asked for at its creation, which is the load balancer's where there is
+        one. Asked again for `limit` seconds while the server has not written it.
         """
         end = time.monotonic() + limit
         while True:

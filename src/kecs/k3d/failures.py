@@ -1,7 +1,7 @@
 """What went wrong, from what k3d said: its exit code and last words often tell less, or something else.
 
-Used by `cluster`, `images` and `balancer`. `k3d cluster delete` ends with 0 when Docker is down, `kubeconfig get`
-then says that there is no such cluster; so the daemon is looked for first, then ports.
+Used by `cluster`, `images` and `balancer`. `k3d cluster delete` ends with 0 when Docker is down, `kubeconfig
+get` then says that there is no such cluster; so the daemon is looked for first, then ports.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _TAKEN = re.compile(r"already allocated|address already in use|port is already|P
 _ADDRESS = re.compile(r"(?P<address>\d+\.\d+\.\d+\.\d+|0\.0\.0\.0|\[::\]|::1):(?P<port>\d{2,5})\b")
 
 
-class DockerDown(KecsError):
+class DockerDown(KecsError):  # noqa: N818 - it names the state
     """The Docker daemon did not answer, or refused us."""
 
 
-class PortTaken(KecsError):
+class PortTaken(KecsError):  # noqa: N818 - it names the state
     """A port that the cluster needs is held by something else."""
 
     def __init__(self, message: str, hint: str, port: int) -> None:

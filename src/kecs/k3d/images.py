@@ -44,7 +44,8 @@ def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note:
     """Copy `image` from the local Docker into every node of the cluster.
 
     k3d's default way first, then, when a node refused it, its direct one; `limit` seconds for all of it. One
-    import at a time. Raises `KecsError` (exit 3) when Docker does not have the image, else naming what was tried.
+    import at a time. Raises `KecsError` (exit 3) when Docker does not have the image, else naming what was
+    tried.
     """
     if local_id(cluster.tools, image) is None:
         raise KecsError(
@@ -75,7 +76,8 @@ def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note:
                 return
             tried.append(f"{command}: {_why(said, missing)}")
     raise KecsError(
-        f"the image `{image}` could not be imported into the k3d cluster `{cluster.name}`; tried {'; '.join(tried)}",
+        f"the image `{image}` could not be imported into the k3d cluster `{cluster.name}`;"
+        f" tried {'; '.join(tried)}",
         f"see that `docker save {image}` works and that the nodes run (`kecs status`), then try"
         f" `kecs image import {image}`",
     )

@@ -6,7 +6,6 @@ program that was started under the lock holds it too, so that it outlives a KECS
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
@@ -67,6 +66,4 @@ def _take(path: Path, note: Note, limit: float) -> int:
             )
         time.sleep(0.05)
         descriptor = files.try_lock(path)
-    # A fresh open of the same file is not a second holder: the lock belongs to this descriptor.
-    fcntl.fcntl(descriptor, fcntl.F_GETFD)
     return descriptor

@@ -1,6 +1,6 @@
 """The containers of a cluster, from `k3d node list -o json`, and what they amount to.
 
-`k3d cluster list` is not asked: it shows a cluster whose load balancer is dead, or was never started, as whole.
+`k3d cluster list` is not asked: it shows a cluster whose load balancer is dead, or never started, as whole.
 """
 
 from __future__ import annotations

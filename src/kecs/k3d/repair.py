@@ -1,8 +1,8 @@
 """Repairs of a load balancer that an edit left under a wrong name.
 
-`k3d node edit` renames the container X to X-abcde, creates a new X, stops the old, starts the new, deletes the
-old. Broken off anywhere, or done twice at once, both stay, and neither k3d's start nor another edit works any
-more until one of them is gone. Used by `K3dCluster.start`, which starts what is left.
+`k3d node edit` renames the container X to X-abcde, creates a new X, stops the old, starts the new, deletes
+the old. Broken off anywhere, or done twice at once, both stay, and neither k3d's start nor another edit works
+any more until one of them is gone. Used by `K3dCluster.start`, which starts what is left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NEVER = "0001-01-01T00:00:00Z"
 
 
 def strays(cluster: K3dCluster) -> None:
-    """Leave one load balancer under its own name; of several the one that has served. None astray: nothing."""
+    """Leave one load balancer, under its own name: of several the one that served. None astray: nothing."""
     found = nodes.strays(cluster.nodes(), cluster.balancer)
     if not found:
         return

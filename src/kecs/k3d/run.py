@@ -75,7 +75,7 @@ class Said:
         return redacted(lines[-1].strip()) if lines else f"exit code {self.code}"
 
 
-class TookTooLong(KecsError):
+class TookTooLong(KecsError):  # noqa: N818 - it names what happened
     """A program was ended because its time limit had passed."""
 
 
@@ -95,11 +95,12 @@ def run(
 ) -> Said:
     """Run the program with `words` and wait for its end; a failure is told by `Said.code`, not raised.
 
-    `note` hears each info line of k3d as it comes, redacted. `keep` are descriptors that the program inherits:
-    a lock it then holds for as long as it lives, even when this process is killed. The program has a folder
-    of its own for temporary files, because k3d leaves one there at each start, and no kubeconfig, because
-    `k3d cluster delete` would otherwise edit the user's. Raises `TookTooLong` (exit 5) after `limit` seconds, and
-    `KecsError` (exit 5) when it cannot be started; on any exception it has been ended, its group included.
+    `note` hears each info line of k3d as it comes, redacted. `keep` are descriptors that the program
+    inherits: a lock it then holds for as long as it lives, even when this process is killed. The program has
+    a folder of its own for temporary files, because k3d leaves one there at each start, and no kubeconfig,
+    because `k3d cluster delete` would otherwise edit the user's. Raises `TookTooLong` (exit 5) after `limit`
+    seconds, and `KecsError` (exit 5) when it cannot be started; on any exception it has been ended, its group
+    included.
     """
     path = tools.k3d if program == "k3d" else tools.docker
     begin = time.monotonic()
