@@ -30,7 +30,7 @@ def node(host, *, draining=False):
 
 
 def tunnel(task_id, *, draining=False):
-    return Endpoint(task_id, "", 80, draining, rank=1, carrier=f"ns/web-{task_id[:4]}")
+    return Endpoint(task_id, "", 80, draining, rank=2, carrier=f"ns/web-{task_id[:4]}")
 
 
 def test_a_service_is_reached_by_each_node_once_and_else_by_a_tunnel_to_each_task():

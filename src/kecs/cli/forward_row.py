@@ -106,11 +106,20 @@ def cells(row: Row, *, wide: bool) -> list[str]:
 
 
 def _route(row: Row) -> str:
-    """Return the route of the next connection; on a node port Kubernetes chooses the task."""
-    route = row["route"] or "-"
-    balanced = route == "direct" and any(endpoint["byNode"] for endpoint in row["endpoints"])
-    forced = f" (only {row['routeWanted']})" if row["routeWanted"] not in ("auto", route) else ""
-    return f"{route} (kube-proxy balances)" if balanced else route + forced
+    """Return the route of the next connection; on a node port Kubernetes chooses the task.
+
+    Where others are published on this machine, a tunnel says why this one is not.
+    """
+    route, wanted = row["route"] or "-", row["routeWanted"]
+    if route == "published" or (route == "direct" and any(one["byNode"] for one in row["endpoints"])):
+        return f"{route} (kube-proxy balances)"
+    if wanted not in ("auto", route):
+        return f"{route} (only {wanted})"
+    why = (
+        one["route"].get("unpublished") for one in row["endpoints"] if (route, wanted) == ("tunnel", "auto")
+    )
+    found = next(filter(None, why), None)
+    return f"{route} ({out.clean(found)})" if found else route
 
 
 def _endpoint(endpoint: Row) -> str:
@@ -119,5 +128,6 @@ def _endpoint(endpoint: Row) -> str:
     state = " draining" if endpoint["draining"] else "" if endpoint["ready"] else " not ready"
     if endpoint.get("failing"):
         state = " failing its probe"
-    whose = "node" if endpoint["byNode"] else endpoint["taskId"][:8]
+    by_node = "published" if route.get("published") else "node"
+    whose = by_node if endpoint["byNode"] else endpoint["taskId"][:8]
     return f"{whose} {where}{state}"
