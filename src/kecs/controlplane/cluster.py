@@ -17,6 +17,7 @@ from pathlib import Path
 from kecs.client.admin_types import ClusterStatus
 from kecs.client.cluster import another_cluster
 from kecs.client.instance import Instance, Kubernetes
+from kecs.controlplane.images import Brings
 from kecs.ecs.model import Node
 from kecs.ecs.state import Reader
 from kecs.paths import InstancePaths
@@ -37,6 +38,8 @@ class Chosen:
     cluster: Cluster | None = None
     rouse: Callable[[], None] = lambda: None
     """Look anew at all that is watched elsewhere: this machine has slept."""
+    images: Brings | None = None
+    """What brings images of this machine's Docker to the cluster; None where nothing does."""
 
 
 def choose(paths: InstancePaths, instance: Instance) -> Chosen:

@@ -112,7 +112,7 @@ def _container(pod: Pod, note: Note, now: float, before: ContainerObserved | Non
         )
     if "running" in state:
         return _running(pod, note, status, now, before)
-    waiting = reasons.waiting(state.get("waiting") or {})
+    waiting = reasons.waiting(state.get("waiting") or {}, note.image_tried)
     if waiting is None:
         return ContainerObserved(name=note.name)
     return ContainerObserved(name=note.name, status="STOPPED", reason=waiting)
