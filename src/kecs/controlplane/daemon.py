@@ -74,7 +74,7 @@ class Daemon:
         chosen = choose(paths, instance)
         self.runtime, self.cluster = chosen.runtime, chosen.cluster
         self._rouse = chosen.rouse
-        self.hub = Hub(store.state)
+        self.hub = Hub(store.state, traits_of(instance))
         self.logs = TaskLogs(lambda: store.state, self.runtime)
         self.controller = Controller(
             store,
@@ -86,6 +86,7 @@ class Daemon:
             ),
             context=self.context,
             exposes=chosen.exposes,
+            images=chosen.images,
             plans=plans,
         )
         self.agent = _watch_agent(paths, self.hub, lambda: urls.are_told(store.state))
@@ -164,6 +165,10 @@ class Daemon:
             agent=self.agent.status(),
             cluster=self.cluster.status(self.state) if self.cluster is not None else None,
         )
+
+    def held(self, task: Task) -> str | None:
+        """Return what a task waits for before it is started, and how far that is; None: for nothing."""
+        return self.controller.held(task)
 
     def troubles(self, row: Service | Task) -> list[str]:
         """Return what keeps a service or a task from being as wanted and no row tells, a sentence each."""
