@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 Note = Callable[[str], None]
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a program that has to end. k3d undoes nothing at either."""
+LOOK = 0.1
+"""Seconds within which it is noticed that a program is to end."""
 _LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>(?:[^"\\]|\\.)*)"')
 _SECRET = re.compile(
     r"""(?P<key>K3S_TOKEN=|K3S_CLUSTER_SECRET=|"?k3d\.cluster\.token"?\s*[:=]\s*"?|--token[=\ ]"""
@@ -79,6 +81,10 @@ class TookTooLong(KecsError):  # noqa: N818 - it names what happened
     """A program was ended because its time limit had passed."""
 
 
+class Ended(KecsError):  # noqa: N818 - it names the state
+    """A program was ended, or not started, because `Tools.ended` was set."""
+
+
 def redacted(text: str) -> str:
     """Return `text` without the values of tokens, keys and certificates."""
     return _PEM.sub("(redacted)", _SECRET.sub(r"\g<key>(redacted)", text))
@@ -92,16 +98,19 @@ def run(
     limit: float,
     note: Note | None = None,
     keep: Collection[int] = (),
+    stdin: IO[bytes] | None = None,
 ) -> Said:
     """Run the program with `words` and wait for its end; a failure is told by `Said.code`, not raised.
 
     `note` hears each info line of k3d as it comes, redacted. `keep` are descriptors that the program
     inherits: a lock it then holds for as long as it lives, even when this process is killed. The program has
     a folder of its own for temporary files, because k3d leaves one there at each start, and no kubeconfig,
-    because `k3d cluster delete` would otherwise edit the user's. Raises `TookTooLong` (exit 5) after `limit`
-    seconds, and `KecsError` (exit 5) when it cannot be started; on any exception it has been ended, its group
-    included.
+    because `k3d cluster delete` would otherwise edit the user's. It reads `stdin`, or nothing. Raises
+    `TookTooLong` (exit 5) after `limit` seconds, `Ended` (exit 5) once `tools.ended` is set, and `KecsError`
+    (exit 5) when it cannot be started; on any exception it has been ended, its group included.
     """
+    if tools.ended.is_set():
+        raise _ended(program, words)
     path = tools.k3d if program == "k3d" else tools.docker
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kecs-k3d-", ignore_cleanup_errors=True) as folder:
@@ -113,7 +122,7 @@ def run(
                 [str(path), *words],
                 env=environment,
                 cwd="/",
-                stdin=subprocess.DEVNULL,
+                stdin=stdin if stdin is not None else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=tuple(keep),
@@ -128,7 +137,8 @@ def run(
             ) from error
         ears = _Ears(process, note)
         try:
-            ears.wait(begin + limit)
+            if not ears.wait(begin + limit, tools.ended):
+                raise _ended(program, words)
         except subprocess.TimeoutExpired:
             last = ears.messages[-1].text if ears.messages else "nothing"
             raise TookTooLong(
@@ -168,9 +178,21 @@ class _Ears:
     def stderr(self) -> str:
         return "".join(self._heard["stderr"])
 
-    def wait(self, end: float) -> None:
-        """Wait until the program has ended and all is heard. Raises `subprocess.TimeoutExpired` at `end`."""
-        self._process.wait(max(0.0, end - time.monotonic()))
+    def wait(self, end: float, ended: threading.Event) -> bool:
+        """Wait until the program has ended; False when `ended` is set before.
+
+        Raises `subprocess.TimeoutExpired` at `end`.
+        """
+        while not ended.is_set():
+            left = max(0.0, end - time.monotonic())
+            try:
+                self._process.wait(min(left, LOOK))
+            except subprocess.TimeoutExpired:
+                if left <= LOOK:
+                    raise
+            else:
+                return True
+        return self._process.poll() is not None
 
     def close(self) -> None:
         """End the program and what it started, if it still runs, and hear the rest."""
@@ -207,6 +229,12 @@ def log_line(line: str) -> LogLine | None:
         return None
     text = re.sub(r'\\(["\\])', r"\1", match["text"]).replace("\\n", " ").replace("\\r", "").strip()
     return LogLine(match["level"], redacted(text))
+
+
+def _ended(program: str, words: Sequence[str]) -> Ended:
+    return Ended(
+        f"`{_shown(program, words)}` was ended: KECS stops", "try again once it runs", ExitCode.UNREACHABLE
+    )
 
 
 def _shown(program: str, words: Sequence[str]) -> str:

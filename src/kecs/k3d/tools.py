@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 from kecs.errors import ExitCode, KecsError
 
@@ -32,6 +33,8 @@ class Tools:
     docker: Path
     environment: Mapping[str, str] = field(repr=False)
     """The whole environment of both: PATH, HOME, DOCKER_HOST …"""
+    ended: Event = field(default_factory=Event, repr=False, compare=False)
+    """Set by another thread: a program that runs is ended, and none is started any more."""
 
 
 @dataclass(frozen=True, slots=True)
