@@ -17,6 +17,7 @@ from kecs.paths import InstancePaths, instances
 
 VERSION = 1
 Desired = Literal["running", "stopped"]
+ImportImages = Literal["auto", "never"]
 
 
 class Kubernetes(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -47,8 +48,10 @@ class K3d(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     registries: tuple[str, ...] = ()
     created: bool = False
     """False: `k3d cluster create` did not come to its end; what is there of it is of no use."""
-    import_images: Literal["auto", "never"] = "auto"
+    import_images: ImportImages = "auto"
     """Whether images that only the local Docker has are brought into the nodes."""
+    docker: dict[str, str] = {}
+    """`DOCKER_*` of the environment at the first start: which Docker the cluster lives in."""
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
@@ -129,6 +132,22 @@ def change(paths: InstancePaths, to: Callable[[Instance], Instance]) -> Instance
         new = to(require(paths))
         write(paths, new)
     return new
+
+
+def make_folders(paths: InstancePaths) -> bool:
+    """Create the instance's folder, and those above, each of them private; tell whether it is new."""
+    for folder in (paths.home, instances(paths.home)):
+        files.make_private_folder(folder)
+    try:
+        paths.root.mkdir(mode=0o700)
+    except FileExistsError:
+        fresh = False
+    except OSError as error:
+        raise files.unusable(paths.root, error) from error
+    else:
+        fresh = True
+    files.make_private_folder(paths.root)
+    return fresh
 
 
 def names(paths: InstancePaths) -> list[str]:
