@@ -42,7 +42,7 @@ class Machine:
         self.calls.append(("has", image))
         return self.nodes.get(image) == image_id
 
-    def bring(self, image, note):
+    def bring(self, image, image_id, note):
         self.imports.append(image)
         self.at_once += 1
         self.most_at_once = max(self.at_once, self.most_at_once)

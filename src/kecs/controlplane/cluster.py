@@ -17,7 +17,7 @@ from pathlib import Path
 from kecs.client.admin_types import ClusterStatus
 from kecs.client.cluster import another_cluster
 from kecs.client.instance import Instance, Kubernetes
-from kecs.controlplane.images import Brings
+from kecs.controlplane.images import Brings, Images, Never
 from kecs.ecs.model import Node
 from kecs.ecs.state import Reader
 from kecs.paths import InstancePaths
@@ -65,7 +65,19 @@ def choose(paths: InstancePaths, instance: Instance) -> Chosen:
         except (ApiError, Unreachable) as error:
             raise Silent(str(error)) from error
 
-    return Chosen(runtime, runtime, Cluster(instance.kubernetes, access.server, runtime, uid), client.rouse)
+    known = Cluster(instance.kubernetes, access.server, runtime, uid)
+    return Chosen(runtime, runtime, known, client.rouse, _images(paths, instance))
+
+
+def _images(paths: InstancePaths, instance: Instance) -> Brings | None:
+    """Return what brings images to the nodes: KECS's own cluster only, others are their owners' work."""
+    if instance.k3d is None:
+        return None
+    if instance.k3d.import_images == "never":
+        return Never()
+    from kecs.controlplane.k3d_images import K3dImages
+
+    return Images(K3dImages(paths, instance))
 
 
 class Silent(Exception):  # noqa: N818 - it names the cluster's state
@@ -117,6 +129,11 @@ class Cluster:
             return None
         since = time.strftime("%H:%M:%S", time.localtime(trouble[0]))
         return f"the cluster cannot be reached since {since}: {trouble[1]}"
+
+    def silent_for(self) -> float:
+        """Return for how many seconds it has not answered; 0 while it does."""
+        trouble = self._now()
+        return 0.0 if trouble is None else max(0.0, self._clock() - trouble[0])
 
     def status(self, state: Reader) -> ClusterStatus:
         """Say how it is; nodes are as last seen."""

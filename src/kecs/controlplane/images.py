@@ -43,7 +43,7 @@ class Source(Protocol):
         """Tell whether every node has the image as it is in Docker. Raises `KecsError`."""
         ...
 
-    def bring(self, image: str, note: Callable[[str], None]) -> None:
+    def bring(self, image: str, image_id: str, note: Callable[[str], None]) -> None:
         """Import the image into every node, and see that it is there. Raises `KecsError`."""
         ...
 
@@ -226,7 +226,7 @@ class Images:
         image, job.since = job.image, self._clock()
         _log.info("importing image %s (%s) from Docker into the cluster", image, job.image_id)
         try:
-            await self._on_thread(self._source.bring, image, job.note)
+            await self._on_thread(self._source.bring, image, full_id, job.note)
         except KecsError as error:
             brought = Brought(image, "failed", job.image_id, error.message, self._clock() - job.since)
             self._failed[image, full_id] = (self._clock(), brought)

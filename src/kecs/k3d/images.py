@@ -6,19 +6,28 @@ ends with 0 when a node refused the image, so each node is asked afterwards.
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from kecs.errors import ExitCode, KecsError
 from kecs.k3d.failures import docker_down
 from kecs.k3d.lock import Lock
-from kecs.k3d.run import Note, Said, TookTooLong, quiet, run
+from kecs.k3d.run import Ended, Note, Said, TookTooLong, quiet, run
 from kecs.k3d.tools import Tools
 
 if TYPE_CHECKING:
     from kecs.k3d.cluster import K3dCluster
 
 ASK = 20.0
+"""Seconds in which Docker answers a question; it takes 0.03 s."""
+TIDY = 10.0
+"""Seconds for removing a container."""
 
 
 def local_id(tools: Tools, image: str) -> str | None:
@@ -34,6 +43,30 @@ def in_nodes(cluster: K3dCluster, image: str) -> bool:
     return not missing_in(cluster, image) and bool(_workers(cluster))
 
 
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the nodes have under the name of an image."""
+
+    digests: tuple[str | None, ...]
+    """The digest that containerd of each node has for it; None: it has none of that name."""
+    same: bool
+    """Every node has it, and it is known to be the image that Docker has."""
+
+
+def holding(cluster: K3dCluster, image: str, image_id: str) -> Holding:
+    """Look what every server and agent has under the name `image`, whose id in Docker is `image_id`.
+
+    Docker's id is the digest of the image's configuration, which containerd's CRI keeps as a name of its own
+    beside the image's; or, where Docker keeps images in containerd, what containerd itself has for the name.
+    """
+    wanted = canonical(image)
+    lists = [_listed(cluster, name) for name in _workers(cluster)]
+    digests = tuple(each.get(wanted) for each in lists)
+    known = zip(digests, (each.get(image_id) for each in lists), strict=True)
+    same = bool(lists) and all(digest is not None and digest in (image_id, of_id) for digest, of_id in known)
+    return Holding(digests, same)
+
+
 def missing_in(cluster: K3dCluster, image: str) -> list[str]:
     """Return the names of the nodes that do not have `image`."""
     wanted = canonical(image)
@@ -43,9 +76,9 @@ def missing_in(cluster: K3dCluster, image: str) -> list[str]:
 def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note: Note = quiet) -> None:
     """Copy `image` from the local Docker into every node of the cluster.
 
-    k3d's default way first, then, when a node refused it, its direct one; `limit` seconds for all of it. One
-    import at a time. Raises `KecsError` (exit 3) when Docker does not have the image, else naming what was
-    tried.
+    k3d's default way first, then, when a node refused it, its direct one, then without k3d; `limit` seconds
+    for all of it. One import at a time. Raises `KecsError` (exit 3) when Docker does not have the image, else
+    naming what was tried.
     """
     if local_id(cluster.tools, image) is None:
         raise KecsError(
@@ -69,12 +102,19 @@ def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note:
                 _tidy(cluster)
                 tried.append(f"{command} did not end within {left:.0f} s and was ended")
                 break
+            except Ended:
+                _tidy(cluster)
+                raise
             if down := docker_down(said):
                 raise down
             missing = missing_in(cluster, image)
             if said.code == 0 and not said.complaints and not missing:
                 return
             tried.append(f"{command}: {_why(said, missing)}")
+        else:
+            if (why := _by_hand(cluster, image, end, note)) is None:
+                return
+            tried.append(why)
     raise KecsError(
         f"the image `{image}` could not be imported into the k3d cluster `{cluster.name}`;"
         f" tried {'; '.join(tried)}",
@@ -103,10 +143,42 @@ def _workers(cluster: K3dCluster) -> list[str]:
     return [node.name for node in cluster.nodes() if node.role in ("server", "agent")]
 
 
-def _listed(cluster: K3dCluster, node: str) -> set[str]:
-    """Ask containerd in `node` for the names of its images; none when it does not answer."""
-    said = cluster.docker("exec", node, "ctr", "-n", "k8s.io", "images", "ls", "-q")
-    return set(said.stdout.split()) if said.code == 0 else set()
+def _listed(cluster: K3dCluster, node: str) -> dict[str, str]:
+    """Ask containerd in `node` for its images: digest by name; none when it does not answer."""
+    said = cluster.docker("exec", node, "ctr", "-n", "k8s.io", "images", "ls")
+    # REF TYPE DIGEST SIZE PLATFORMS LABELS; only the first three have no spaces in them.
+    rows = [line.split() for line in said.stdout.splitlines()[1:]] if said.code == 0 else []
+    return {row[0]: row[2] for row in rows if len(row) > 2}
+
+
+def _by_hand(cluster: K3dCluster, image: str, end: float, note: Note) -> str | None:
+    """Give the image to each node's containerd, for its own platform only; return what failed, if anything.
+
+    k3d asks for all platforms, of which a Docker that keeps its images in containerd has only those that were
+    pulled: then the node says `content digest …: not found` (k3d issue 1538).
+    """
+    note(f"importing {image} into {cluster.name} by `docker save` and `ctr`")
+    with tempfile.TemporaryDirectory(prefix="kecs-image-") as folder:
+        file = Path(folder) / "image.tar"
+        try:
+            said = _docker(cluster, ("save", "-o", str(file), image), end)
+            if said.code != 0:
+                return f"`docker save {image}`: {said.words[:400]}"
+            for name in _workers(cluster):
+                words = ("exec", "-i", name, "ctr", "-n", "k8s.io", "images", "import", "-")
+                with file.open("rb") as stdin:
+                    said = _docker(cluster, words, end, stdin)
+                if said.code != 0:
+                    return f"`docker save {image} | docker {' '.join(words)}`: {said.words[:400]}"
+        except TookTooLong as error:
+            return error.message
+    missing = missing_in(cluster, image)
+    return f"`docker save` and `ctr`: {', '.join(missing)} does not have it" if missing else None
+
+
+def _docker(cluster: K3dCluster, words: Sequence[str], end: float, stdin: IO[bytes] | None = None) -> Said:
+    left = max(0.1, end - time.monotonic())
+    return run(cluster.tools, words, program="docker", limit=left, stdin=stdin)
 
 
 def _why(said: Said, missing: list[str]) -> str:
@@ -119,5 +191,7 @@ def _why(said: Said, missing: list[str]) -> str:
 
 
 def _tidy(cluster: K3dCluster) -> None:
-    """Remove the container that an import which was ended leaves running."""
-    cluster.docker("rm", "-f", "-v", f"k3d-{cluster.name}-tools", limit=30.0)
+    """Remove the container that an import which was ended leaves running; also when all is to end."""
+    tools = replace(cluster.tools, ended=threading.Event())
+    with contextlib.suppress(KecsError):
+        run(tools, ("rm", "-f", "-v", f"k3d-{cluster.name}-tools"), program="docker", limit=TIDY)
