@@ -141,8 +141,18 @@ class Places:
         able = [place for place in self._taking if self._takes(place, now) and place not in tried]
         if self._plain:
             return able
+        if any(place.endpoint.doubt is not None for place in able) and self._is_lost_in_part():
+            able = [place for place in able if place.endpoint.doubt is None]
         lowest = min((place.endpoint.rank for place in able), default=0)
         return [place for place in able if place.endpoint.rank == lowest]
+
+    def _is_lost_in_part(self) -> bool:
+        """Tell whether one endpoint has lost its carrier, and another one has not.
+
+        What is behind a place with `doubt` may be the lost one, and such a connect would succeed all the same.
+        """
+        there = {place.carrier in self._carriers for place in self._taking if place.carrier}
+        return len(there) > 1
 
     def release(self, place: Place) -> bool:
         """Count one connection to `place` less; True when its endpoint is thereby drained."""
