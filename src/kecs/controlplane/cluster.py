@@ -20,6 +20,7 @@ from kecs.client.instance import Instance, Kubernetes
 from kecs.controlplane.images import Brings, Images, Never
 from kecs.ecs.model import Node
 from kecs.ecs.state import Reader
+from kecs.errors import ExitCode, KecsError
 from kecs.paths import InstancePaths
 from kecs.runtimes.base import Exposes, Runtime
 
@@ -45,6 +46,12 @@ class Chosen:
 def choose(paths: InstancePaths, instance: Instance) -> Chosen:
     """Make the runtime of an instance. Raises `KecsError` (exit 5) when its kubeconfig is of no use."""
     if instance.kubernetes is None:
+        if instance.runtime == "k3d":
+            raise KecsError(
+                f"the cluster of the instance `{instance.name}` was never finished",
+                "`kecs start` begins anew",
+                ExitCode.UNREACHABLE,
+            )
         from kecs.runtimes.local import LocalRuntime
 
         return Chosen(LocalRuntime(paths, environment=instance.environment, directory=instance.directory))
@@ -52,12 +59,14 @@ def choose(paths: InstancePaths, instance: Instance) -> Chosen:
     from kecs.kube.client import KubeClient
     from kecs.kube.errors import ApiError, Unreachable
     from kecs.kube.identity import cluster_uid
+    from kecs.runtimes.kubernetes import reasons
     from kecs.runtimes.kubernetes.manifests import Owner
     from kecs.runtimes.kubernetes.runtime import KubernetesRuntime
 
     access = Access.load(Path(instance.kubernetes.kubeconfig), instance.kubernetes.context)
     client = KubeClient(access)
-    runtime = KubernetesRuntime(client, Owner(instance.name, instance.id), paths.tasks)
+    vanished = reasons.K3D_STOPPED if instance.k3d is not None else None
+    runtime = KubernetesRuntime(client, Owner(instance.name, instance.id), paths.tasks, vanished=vanished)
 
     async def uid() -> str:
         try:

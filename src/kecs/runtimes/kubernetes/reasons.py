@@ -13,6 +13,8 @@ from typing import Any
 
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 POD_DELETED = "Task was stopped: its pod was deleted"
+DRAINED = "Task was stopped: its pod was deleted while its node was drained"
+K3D_STOPPED = f"{DRAINED}, as k3d does whenever its cluster or Docker stops"
 NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
 """Reasons of a `terminated` state whose process never began: the exit code is the kubelet's own."""
 NOT_SEEN = "ContainerStatusUnknown"
