@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from kecs.client import k3d
 from kecs.client.instance import Instance
-from kecs.k3d import images
+from kecs.k3d import images, node_images
 from kecs.k3d.tools import Tools
 from kecs.paths import InstancePaths
 
@@ -36,14 +36,14 @@ class K3dImages:
     def has(self, image: str, image_id: str) -> bool:
         """See `Source.has`."""
         cluster = k3d.cluster_of(self._paths, self._programs())
-        found = images.holding(cluster, image, image_id)
+        found = node_images.holding(cluster, image, image_id)
         return found.same or found.digests == self._brought.get((image, image_id))
 
     def bring(self, image: str, image_id: str, note: Callable[[str], None]) -> None:
         """See `Source.bring`."""
         cluster = k3d.cluster_of(self._paths, self._programs(), note)
         images.import_image(cluster, image, note=note)
-        self._brought[image, image_id] = images.holding(cluster, image, image_id).digests
+        self._brought[image, image_id] = node_images.holding(cluster, image, image_id).digests
 
     def stop(self) -> None:
         """See `Source.stop`."""

@@ -11,13 +11,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from kecs.errors import ExitCode, KecsError
 from kecs.k3d.failures import docker_down
 from kecs.k3d.lock import Lock
+from kecs.k3d.node_images import missing_in, workers
 from kecs.k3d.run import Ended, Note, Said, TookTooLong, quiet, run
 from kecs.k3d.tools import Tools
 
@@ -36,41 +37,6 @@ def local_id(tools: Tools, image: str) -> str | None:
     if down := docker_down(said):
         raise down
     return said.stdout.strip() or None if said.code == 0 else None
-
-
-def in_nodes(cluster: K3dCluster, image: str) -> bool:
-    """Tell whether every server and agent of the cluster has `image`. False when none runs."""
-    return not missing_in(cluster, image) and bool(_workers(cluster))
-
-
-@dataclass(frozen=True, slots=True)
-class Holding:
-    """What the nodes have under the name of an image."""
-
-    digests: tuple[str | None, ...]
-    """The digest that containerd of each node has for it; None: it has none of that name."""
-    same: bool
-    """Every node has it, and it is known to be the image that Docker has."""
-
-
-def holding(cluster: K3dCluster, image: str, image_id: str) -> Holding:
-    """Look what every server and agent has under the name `image`, whose id in Docker is `image_id`.
-
-    Docker's id is the digest of the image's configuration, which containerd's CRI keeps as a name of its own
-    beside the image's; or, where Docker keeps images in containerd, what containerd itself has for the name.
-    """
-    wanted = canonical(image)
-    lists = [_listed(cluster, name) for name in _workers(cluster)]
-    digests = tuple(each.get(wanted) for each in lists)
-    known = zip(digests, (each.get(image_id) for each in lists), strict=True)
-    same = bool(lists) and all(digest is not None and digest in (image_id, of_id) for digest, of_id in known)
-    return Holding(digests, same)
-
-
-def missing_in(cluster: K3dCluster, image: str) -> list[str]:
-    """Return the names of the nodes that do not have `image`."""
-    wanted = canonical(image)
-    return [name for name in _workers(cluster) if wanted not in _listed(cluster, name)]
 
 
 def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note: Note = quiet) -> None:
@@ -123,34 +89,6 @@ def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note:
     )
 
 
-def canonical(image: str) -> str:
-    """Return the name that containerd has for `image`: `myapp` is `docker.io/library/myapp:latest`."""
-    name, at, digest = image.partition("@")
-    head, _, tail = name.rpartition("/")
-    if ":" not in tail and not at:
-        name += ":latest"
-    first, slash, _ = name.partition("/")
-    if not slash:
-        name = f"docker.io/library/{name}"
-    elif "." not in first and ":" not in first and first != "localhost":
-        name = f"docker.io/{name}"
-    elif first == "docker.io" and head == "docker.io":
-        name = f"docker.io/library/{name.partition('/')[2]}"
-    return name + at + digest
-
-
-def _workers(cluster: K3dCluster) -> list[str]:
-    return [node.name for node in cluster.nodes() if node.role in ("server", "agent")]
-
-
-def _listed(cluster: K3dCluster, node: str) -> dict[str, str]:
-    """Ask containerd in `node` for its images: digest by name; none when it does not answer."""
-    said = cluster.docker("exec", node, "ctr", "-n", "k8s.io", "images", "ls")
-    # REF TYPE DIGEST SIZE PLATFORMS LABELS; only the first three have no spaces in them.
-    rows = [line.split() for line in said.stdout.splitlines()[1:]] if said.code == 0 else []
-    return {row[0]: row[2] for row in rows if len(row) > 2}
-
-
 def _by_hand(cluster: K3dCluster, image: str, end: float, note: Note) -> str | None:
     """Give the image to each node's containerd, for its own platform only; return what failed, if anything.
 
@@ -164,7 +102,7 @@ def _by_hand(cluster: K3dCluster, image: str, end: float, note: Note) -> str | N
             said = _docker(cluster, ("save", "-o", str(file), image), end)
             if said.code != 0:
                 return f"`docker save {image}`: {said.words[:400]}"
-            for name in _workers(cluster):
+            for name in workers(cluster):
                 words = ("exec", "-i", name, "ctr", "-n", "k8s.io", "images", "import", "-")
                 with file.open("rb") as stdin:
                     said = _docker(cluster, words, end, stdin)
