@@ -1,6 +1,6 @@
 """Which images the nodes of a cluster have, as each node's containerd tells.
 
-Used by `images` and by the control plane. The node's `ctr` is asked through `docker exec`; nothing is changed.
+Used by `images` and by the control plane. The node's `ctr` is asked by `docker exec`; nothing is changed.
 """
 
 from __future__ import annotations
