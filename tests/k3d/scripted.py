@@ -11,13 +11,14 @@ Faults:
 
 - `docker_down`, `docker_denied`; `docker_slow: SECONDS`;
 - `hang: ["k3d cluster create", …]`: commands that begin so never end;
-- `taken: [PORT, …]`: another program has them; a port that is really taken is found too;
+- `taken: [PORT, …]`: another program has them (with `listen=True` one that is really taken is found too);
 - `server_slow: SECONDS`, `balancer_slow`: a create runs into its time-out; `rollback_fails`;
   `unstartable: [NAME]`; `stubborn_pod`, `stop_fails`;
 - `delete_lies` (exit 0, nothing deleted), `delete_leaves: ["network", "volume"]`, `undeletable: [NAME]`,
   `undeletable_network`;
-- `import_refused|import_hangs|import_lost: ["tools-node", "direct"]`: a node refuses the image; the command
-  never ends; it says nothing and loses it; `ctr_fails`;
+- `import_refused|import_hangs|import_lost: ["tools-node", "direct", "hand"]`: a node refuses the image; the
+  command never ends; it loses the image and says nothing (`hand` is `docker save` and `ctr`); `ctr_fails`;
+- `leak`: every command of k3d also logs lines with the cluster's token and key in them;
 - `kubeconfig_late: N`: the first N have no user; `node_list_says: TEXT`.
 
 Steps where a program can be held (`hold`, `wait_held`, `release`), to kill it or to start a second one there:
@@ -53,6 +54,7 @@ class ScriptedK3d:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
+        self._spawned: list[subprocess.Popen] = []
         self._config = {"scale": scale, "listen": listen, "k3d_version": version, "images": {}}
         self._write("config.json", self._config)
         for name in ("k3d", "docker"):
@@ -79,6 +81,10 @@ class ScriptedK3d:
         for path in (self.folder / "proxies").glob("*"):
             with contextlib.suppress(ValueError, ProcessLookupError):
                 os.kill(int(path.read_text()), signal.SIGKILL)
+        for process in self._spawned:
+            if process.returncode is None:
+                process.kill()
+                process.communicate()
         ended = {call["pid"] for call in self._calls() if call.get("ended")}
         for call in self._calls():
             if call["pid"] not in ended and self._is_ours(call["pid"]):
@@ -107,9 +113,12 @@ class ScriptedK3d:
         (self.folder / "hold").mkdir(exist_ok=True)
         (self.folder / "hold" / step).touch()
 
-    def release(self, step: str) -> None:
-        """Let go on whoever is held at `step`, and hold nobody there any more."""
-        (self.folder / "hold" / step).unlink(missing_ok=True)
+    def release(self, step: str, pid: int | None = None) -> None:
+        """Let go on whoever is held at `step`, and hold nobody there any more; with `pid` only that one."""
+        if pid is None:
+            (self.folder / "hold" / step).unlink(missing_ok=True)
+        else:
+            (self.folder / "hold" / f"{step}.not.{pid}").touch()
 
     def wait_held(self, step: str, count: int = 1, limit: float = 20.0) -> list[int]:
         """Wait until `count` programs have come to `step`; return their pids."""
@@ -160,14 +169,16 @@ class ScriptedK3d:
         )
 
     def spawn(self, *words: str, program: str = "k3d") -> subprocess.Popen:
-        """Start one of the programs; its pid is the program's own."""
-        return subprocess.Popen(
+        """Start one of the programs; its pid is the program's own, and it ends with this object."""
+        process = subprocess.Popen(
             [str(self.bin / program), *words],
-            env={**self.environment, "LOG_COLORS": "false"},
+            env={"LOG_COLORS": "false", **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._spawned.append(process)
+        return process
 
     # What to see -----------------------------------------------------------------------------------------
 
@@ -182,6 +193,15 @@ class ScriptedK3d:
     def containers(self) -> dict[str, str]:
         """Names of the containers with their states."""
         return {each["name"]: each["status"] for each in self.state["containers"].values()}
+
+    def wait_for(self, fits, limit: float = 20.0) -> dict[str, str]:
+        """Wait until the containers and their states are as `fits` wants; return them."""
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            if fits(states := self.containers()):
+                return states
+            time.sleep(0.02)
+        raise AssertionError(f"it did not come to that: {self.containers()}")
 
     def ports(self, name: str) -> list[tuple[str, int, int]]:
         """What a container publishes: address, host port, container port."""

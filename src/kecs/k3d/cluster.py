@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ ASK = 20.0
 PHASE = 300
 """Seconds that k3d itself waits in each phase of a create or start (its `--timeout`)."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+FREE = "free port {} (`docker ps` and `ss -ltnp` tell who has it)"
 _PROGRESS = re.compile(r"^(Creat|Start|Stop|Delet|Inject|Prep|Renam)")
 
 
@@ -111,7 +112,10 @@ class K3dCluster:
 
     def state(self) -> tuple[State, str]:
         """Return what its nodes amount to, and their states in words for a person."""
-        return judge(self.nodes(), self.balancer, unfinished=self._unfinished.exists())
+        state, detail = judge(self.nodes(), self.balancer, unfinished=self._unfinished.exists())
+        if state == "half-made" and self._lock.is_busy():
+            return state, "it is being created"
+        return state, detail
 
     def owner(self) -> str | None:
         """Return the id of the instance whose cluster this is; None: somebody else's, or there is none.
@@ -140,7 +144,12 @@ class K3dCluster:
                     f"`k3d cluster delete {self.name}` deletes it, and everything in it",
                     ExitCode.CONFLICT,
                 )
-            leftovers.remove(self)
+            if left := leftovers.remove(self):
+                raise KecsError(
+                    f"of an earlier k3d cluster `{self.name}` there is still {left}: {left.why}",
+                    f"remove it by {left.commands()}, then start again",
+                    ExitCode.CONFLICT,
+                )
             files.write_atomic(self._unfinished, wanted.instance_id.encode())
             try:
                 self._make(wanted)
@@ -152,7 +161,8 @@ class K3dCluster:
     def _make(self, wanted: Wanted) -> None:
         said = self.k3d(*_create(wanted), limit=CREATE)
         if said.code != 0:
-            raise failure(f"creating the k3d cluster `{self.name}`", said, "put that right, then start again")
+            hint = "put that right, then start again"
+            raise failure(f"creating the k3d cluster `{self.name}`", said, hint, _for_new(wanted))
         state, detail = judge(self.nodes(), self.balancer, unfinished=False)
         if state != "running":
             raise KecsError(f"the new k3d cluster `{self.name}` is not whole: {detail}", "start again")
@@ -179,11 +189,8 @@ class K3dCluster:
                 return
             said = self.k3d("cluster", "start", self.name, "--wait", "--timeout", f"{PHASE}s", limit=START)
             if said.code != 0:
-                raise failure(
-                    f"starting the k3d cluster `{self.name}`",
-                    said,
-                    f"see what `k3d cluster start {self.name}` says",
-                )
+                hint = f"see what `k3d cluster start {self.name}` says"
+                raise failure(f"starting the k3d cluster `{self.name}`", said, hint, _for_old)
             state, detail = self.state()
             if state != "running":
                 raise KecsError(
@@ -214,10 +221,10 @@ class K3dCluster:
             said = self.k3d("cluster", "delete", self.name, limit=DELETE)
             left = leftovers.remove(self)
             if left:
-                raise failure(
-                    f"deleting the k3d cluster `{self.name}` ({left} left)",
-                    said,
-                    f"remove it by hand: {left.commands()}",
+                raise KecsError(
+                    f"the k3d cluster `{self.name}` is not wholly deleted; there is still {left}:"
+                    f" {left.why or said.words}",
+                    f"remove it by {left.commands()}",
                 )
             self._unfinished.unlink(missing_ok=True)
 
@@ -294,6 +301,22 @@ def _create(wanted: Wanted) -> list[str]:
     for registry in wanted.registries:
         words += ["--registry-use", registry]
     return words
+
+
+def _for_new(wanted: Wanted) -> Callable[[int], str]:
+    def hint(port: int) -> str:
+        if port in wanted.node_ports:
+            return f"{FREE.format(port)}, or choose other node ports: `kecs start --node-ports FIRST-LAST`"
+        return f"{FREE.format(port)}, then start again"
+
+    return hint
+
+
+def _for_old(port: int) -> str:
+    return (
+        f"{FREE.format(port)}, then start again; a cluster keeps its ports: others come with a new one, by"
+        " `kecs destroy` and `kecs start`"
+    )
 
 
 def _kubeconfig(text: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ _DOWN = re.compile(
     r"|error during connect: [^\"\n]*"
 )
 _TAKEN = re.compile(r"already allocated|address already in use|port is already|Ports are not available")
+_NOISE = re.compile(r">>> Rolling Back|^Cluster creation FAILED|default kubeconfig")
 _ADDRESS = re.compile(r"(?P<address>\d+\.\d+\.\d+\.\d+|0\.0\.0\.0|\[::\]|::1):(?P<port>\d{2,5})\b")
 
 
@@ -66,6 +67,14 @@ def failure(what: str, said: Said, hint: str, port: Callable[[int], str] | None 
         return PortTaken(
             f"{what} failed: port {taken} is taken by another program or container", words, taken
         )
-    reasons = [text for text in said.complaints if ">>>" not in text and "rolled back" not in text]
-    words = (reasons[0] if reasons else said.words).rstrip(".")
+    words = (_reason(said) or said.words).rstrip(".")
     return KecsError(f"{what} failed: {words[:600]}", hint)
+
+
+def _reason(said: Said) -> str | None:
+    """Return the first error of those that tell a reason; k3d says last only that it gave up."""
+    worst_first = sorted(
+        (line for line in said.messages if line.level != "info" and not _NOISE.search(line.text)),
+        key=lambda line: line.level == "warning",
+    )
+    return worst_first[0].text if worst_first else None

@@ -6,7 +6,7 @@ no cluster of that name can ever be made: by their ids, Docker can.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kecs.k3d.failures import failure
@@ -23,6 +23,8 @@ class Left:
     containers: tuple[str, ...]
     networks: tuple[str, ...]
     volumes: tuple[str, ...]
+    why: str = ""
+    """What Docker said against removing it."""
 
     def __bool__(self) -> bool:
         """Tell whether anything is left."""
@@ -72,13 +74,11 @@ def remove(cluster: K3dCluster) -> Left:
     left = find(cluster)
     if not left:
         return left
-    if left.containers:
-        cluster.docker("rm", "-f", "-v", *left.containers, limit=120.0)
-    for network in left.networks:
-        cluster.docker("network", "rm", network)
-    if left.volumes:
-        cluster.docker("volume", "rm", *left.volumes)
-    return find(cluster)
+    requests = [("rm", "-f", "-v", *left.containers)] if left.containers else []
+    requests += [("network", "rm", network) for network in left.networks]
+    requests += [("volume", "rm", *left.volumes)] if left.volumes else []
+    said = [cluster.docker(*words, limit=120.0) for words in requests]
+    return replace(find(cluster), why="; ".join(each.words for each in said if each.code != 0))
 
 
 def _lines(cluster: K3dCluster, said: Said) -> list[str]:

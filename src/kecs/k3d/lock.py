@@ -35,6 +35,16 @@ class Lock:
         """The descriptor that children must inherit to hold the lock too; none when it is not held."""
         return () if self._descriptor is None else (self._descriptor,)
 
+    def is_busy(self) -> bool:
+        """Tell whether another process, or a program that it started, holds the lock."""
+        if self._descriptor is not None or not self._path.exists():
+            return False
+        descriptor = files.try_lock(self._path)
+        if descriptor is None:
+            return True
+        os.close(descriptor)
+        return False
+
     @contextmanager
     def hold(self, note: Note, limit: float = LIMIT) -> Iterator[None]:
         """Hold the lock while the block runs. Raises `KecsError` (exit 5) after `limit` seconds."""

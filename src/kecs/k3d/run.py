@@ -7,6 +7,7 @@ neither in its `repr`, and messages, notes and errors carry redacted lines only.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import re
@@ -238,6 +239,6 @@ def _ended(program: str, words: Sequence[str]) -> Ended:
 
 
 def _shown(program: str, words: Sequence[str]) -> str:
-    """Return the command as a person reads it; long ones are cut, so that a message stays one."""
-    line = redacted(shlex.join([program, *words]))
-    return line if len(line) <= 120 else line[:117] + "…"
+    """Return the command up to its first option: options are many, and may hold what nobody may see."""
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    return redacted(shlex.join([program, *named])) + (" …" if len(named) < len(words) else "")

@@ -1,5 +1,6 @@
 """The scripted `k3d image import`, which says that it went well and ends with 0 when a node refused the image."""
 
+import hashlib
 import time
 
 import daemon
@@ -72,14 +73,20 @@ def import_images(world, names, flags):
         if mode in world.fault("import_lost", []):
             continue
         with world.transaction() as state:
-            kept = state["containers"][node["id"]]["images"]
-            kept += [long_name(name) for name in good if long_name(name) not in kept]
+            for name in good:
+                keep(state["containers"][node["id"]], name, known[name])
     if mode != "direct":
         world.info("Removing the tarball(s) from image volume...")
         world.info("Removing k3d-tools node...")
         daemon.remove(world, tools, force=True)
     world.info("Successfully imported image(s)")
     world.info(f"Successfully imported {len(names)} image(s) into 1 cluster(s)")
+
+
+def keep(container, name, identity):
+    """Store an image as containerd and its CRI do: under its name and under the digest of its configuration."""
+    digest = f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}"
+    container["images"] |= {long_name(name): digest, identity: digest}
 
 
 def long_name(name):

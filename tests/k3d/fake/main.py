@@ -11,7 +11,7 @@ import docker
 import k3d_cluster
 import k3d_image
 import k3d_node
-from world import DockerError, Fatal, World
+from world import TOKEN, DockerError, Fatal, World
 
 COMMANDS = {
     "cluster create": (
@@ -61,6 +61,19 @@ class Flags:
         return next(iter(reversed(self.all(key))), default)
 
 
+def leaks():
+    """Ways in which k3d, k3s and Docker show what nobody may see."""
+    key = "S2VZb2ZUSEVjbHVzdGVyWFlaWlk="
+    yield f"env [K3S_TOKEN={TOKEN} PATH=/bin]"
+    yield f'labels {{"k3d.cluster.token":"{TOKEN}","k3d.role":"server"}}'
+    yield f"map[k3d.cluster:x k3d.cluster.token:{TOKEN} k3d.role:server]"
+    yield f"k3s server --token={TOKEN} --cluster-init"
+    yield f"k3s server --token {TOKEN} --cluster-init"
+    yield f"user:\n  client-certificate-data: Q0VSVFhZWlpZ\n  client-key-data: {key}\n"
+    yield "certificate-authority-data: Q0FYWVpaWQ=="
+    yield f"-----BEGIN EC PRIVATE KEY-----\n{key}\n-----END EC PRIVATE KEY-----"
+
+
 def k3d(world, words):
     if not words or words[0] in ("--help", "-h"):
         print("Usage:\n  k3d [flags]\n  k3d [command]")
@@ -98,6 +111,10 @@ def main():
     hangs = world.fault("hang", [])
     if any(" ".join([program, *words]).startswith(each) for each in hangs):
         time.sleep(3600)
+    if program == "k3d" and world.fault("leak"):
+        for level in ("info", "warning", "error"):
+            for text in leaks():
+                world.log(level, f"Starting node with {text}")
     code = (k3d if program == "k3d" else docker.main)(world, words)
     sys.stdout.flush()
     world.record(ended=True, code=code)

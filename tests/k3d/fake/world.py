@@ -50,7 +50,8 @@ class World:
             return
         (self.folder / "held").mkdir(exist_ok=True)
         (self.folder / "held" / f"{name}.{self.pid}").touch()
-        while hold.exists():
+        released = hold.with_name(f"{name}.not.{self.pid}")
+        while hold.exists() and not released.exists():
             time.sleep(0.002)
 
     # What has been called --------------------------------------------------------------------------------
