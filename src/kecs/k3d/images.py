@@ -19,7 +19,7 @@ from kecs.errors import ExitCode, KecsError
 from kecs.k3d.failures import docker_down
 from kecs.k3d.lock import Lock
 from kecs.k3d.node_images import missing_in, workers
-from kecs.k3d.run import Ended, Note, Said, TookTooLong, quiet, run
+from kecs.k3d.run import Note, Said, TookTooLong, quiet, run
 from kecs.k3d.tools import Tools
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note:
                 _tidy(cluster)
                 tried.append(f"{command} did not end within {left:.0f} s and was ended")
                 break
-            except Ended:
+            except BaseException:
                 _tidy(cluster)
                 raise
             if down := docker_down(said):

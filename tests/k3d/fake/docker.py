@@ -228,6 +228,13 @@ def _exec(world, words):
                 f"{name} application/vnd.oci.image.manifest.v1+json {digest} 7.5 MiB linux/amd64 io.cri-containerd.image=managed"
             )
         return 0
+    if command[0] == "ctr" and "content" in command:
+        manifest = container.get("manifests", {}).get(command[-1])
+        if manifest is None:
+            print(f"ctr: content digest {command[-1]}: not found", file=sys.stderr)
+            return 1
+        print(json.dumps(manifest))
+        return 0
     if command[0] == "ctr" and "import" in command:
         return _import(world, container)
     print(

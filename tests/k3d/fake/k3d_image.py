@@ -84,9 +84,16 @@ def import_images(world, names, flags):
 
 
 def keep(container, name, identity):
-    """Store an image as containerd and its CRI do: under its name and under the digest of its configuration."""
+    """Store an image as containerd and its CRI do: under its name, and under the digest of its configuration.
+
+    An image of a name that containerd had already gets no name of its configuration (seen in containerd 1.6).
+    """
     digest = f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}"
-    container["images"] |= {long_name(name): digest, identity: digest}
+    images = container["images"]
+    if long_name(name) not in images:
+        images[identity] = digest
+    images[long_name(name)] = digest
+    container.setdefault("manifests", {})[digest] = {"schemaVersion": 2, "config": {"digest": identity}}
 
 
 def long_name(name):
