@@ -60,7 +60,7 @@ class ScriptedK3d:
         for name in ("k3d", "docker"):
             program = self.bin / name
             program.write_text(
-                f'#!/bin/sh\nexec "{sys.executable}" -I -S -B "{PROGRAM}" {name} "{folder}" "$@"\n'
+                f'#!/bin/sh\nexec "{sys.executable}" -I -S "{PROGRAM}" {name} "{folder}" "$@"\n'
             )
             program.chmod(0o755)
         home = folder / "home"
@@ -187,7 +187,7 @@ class ScriptedK3d:
         """The state as Docker has it now."""
         code = f"import sys; sys.path.insert(0, {str(PROGRAM.parent)!r}); import json, world"
         code += f"; print(json.dumps(world.World({str(self.folder)!r}).look()))"
-        done = subprocess.run([sys.executable, "-I", "-S", "-B", "-c", code], capture_output=True, check=True)
+        done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, check=True)
         return json.loads(done.stdout)
 
     def containers(self) -> dict[str, str]:

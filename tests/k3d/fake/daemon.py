@@ -8,7 +8,6 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -32,6 +31,12 @@ def check_up(world):
         raise DockerError(DENIED)
     if (seconds := world.fault("docker_slow")) is not None:
         time.sleep(seconds)
+
+
+def moment(seconds):
+    """A time as Docker writes it."""
+    fraction = f"{seconds % 1:.6f}"[1:]
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
 
 
 def by_name(state, name):
@@ -131,10 +136,12 @@ def _can_bind(address, port):
 
 def _hold_ports(world, identity):
     """Start what stands for docker-proxy: it listens on the published ports until the container ends."""
+    import subprocess  # rarely needed, long to import
+
     ready, theirs = os.pipe()
     program = Path(__file__).with_name("proxy.py")
     subprocess.Popen(
-        [sys.executable, "-I", "-S", "-B", str(program), str(world.folder), identity, str(theirs)],
+        [sys.executable, "-I", "-S", str(program), str(world.folder), identity, str(theirs)],
         pass_fds=(theirs,),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

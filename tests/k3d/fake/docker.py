@@ -1,6 +1,5 @@
 """The scripted `docker`: the commands that KECS uses, on the state that it shares with the scripted `k3d`."""
 
-import datetime
 import json
 import re
 import sys
@@ -153,11 +152,7 @@ def _inspect(world, options, names):
                 "Status": container["status"],
                 "Running": container["status"] == "running",
                 "ExitCode": container["exit_code"],
-                "StartedAt": datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime(
-                    "%Y-%m-%dT%H:%M:%S.%fZ"
-                )
-                if moment
-                else "0001-01-01T00:00:00Z",
+                "StartedAt": daemon.moment(moment) if moment else "0001-01-01T00:00:00Z",
             },
             "Config": {"Labels": container["labels"]},
         }

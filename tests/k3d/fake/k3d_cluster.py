@@ -2,16 +2,13 @@
 
 import json
 import os
-import random
 import re
 import socket
 from pathlib import Path
 
 import daemon
 import specs
-from world import TOKEN, DockerError, Fatal
-
-VERSION = "v5.9.0"
+from world import TOKEN, VERSION, DockerError, Fatal
 
 
 def listed(world, label, cluster=None):
@@ -211,7 +208,7 @@ def _bring_up(world, name, flags, head=""):
     injected = _start_all(world, nodes, "server", "Starting servers...", "All servers already running.", head)
     if injected:
         folder = Path(os.environ.get("TMPDIR", "/tmp"))
-        (folder / f"k3d-hostsfile-{random.randrange(10**9)}").write_text("x" * 167)
+        (folder / f"k3d-hostsfile-{os.getpid()}").write_text("x" * 167)
         world.step("up:server-started")
         world.sleep(3.5 + world.fault("server_slow", 0.0))
         if timeout < 3.5 + world.fault("server_slow", 0.0):

@@ -4,11 +4,8 @@ Each step is one request to Docker, so that two edits at once, and one that is k
 the recordings.
 """
 
-import datetime
 import json
 import os
-import random
-import string
 import time
 from pathlib import Path
 
@@ -41,7 +38,6 @@ def _as_json(node):
         # The API's port has no protocol in its key.
         key = str(container_port) if is_api else f"{container_port}/tcp"
         ports.setdefault(key, []).append({"HostIp": address, "HostPort": str(host_port)})
-    moment = datetime.datetime.fromtimestamp(node["created"], datetime.UTC)
     environment = [
         "K3S_KUBECONFIG_OUTPUT=/output/kubeconfig.yaml",
         "PATH=/bin:/usr/sbin:/usr/bin:/sbin:/bin/aux",
@@ -56,7 +52,7 @@ def _as_json(node):
         "Cmd": ["server", "--tls-san", "127.0.0.1"] if node["role"] == "server" else None,
         "portMappings": ports,
         "restart": True,
-        "created": moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "created": daemon.moment(node["created"]),
         # k3d copies labels of its own only.
         "runtimeLabels": {key: value for key, value in node["labels"].items() if key.startswith("k3d")},
         "Networks": [node["network"]],
@@ -127,9 +123,14 @@ def _alive(pid):
         return False
 
 
+def _five_letters():
+    # `random` would take longer to import than the whole program to run.
+    return "".join(chr(97 + byte % 26) for byte in os.urandom(5))
+
+
 def _replace(world, old, ports):
     name = old["name"]
-    aside = f"{name}-{''.join(random.choices(string.ascii_letters, k=5))}"
+    aside = f"{name}-{_five_letters()}"
     world.info(f"Renaming existing node {name} to {aside}...")
     _fatally(daemon.rename, world, old["id"], aside)
     world.step("edit:renamed")

@@ -7,27 +7,24 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-import docker
-import k3d_cluster
-import k3d_image
-import k3d_node
-from world import TOKEN, DockerError, Fatal, World
+from world import TOKEN, VERSION, DockerError, Fatal, World
 
 COMMANDS = {
     "cluster create": (
-        k3d_cluster.create,
+        "k3d_cluster.create",
         "--servers --agents --api-port --timeout -p --port --runtime-label --k3s-arg --image -i --registry-use",
         "--wait --no-lb --no-rollback --kubeconfig-update-default --kubeconfig-switch-context",
     ),
-    "cluster start": (k3d_cluster.start, "--timeout", "--wait"),
-    "cluster stop": (k3d_cluster.stop, "", ""),
-    "cluster delete": (k3d_cluster.delete, "", ""),
-    "cluster list": (k3d_cluster.list_clusters, "-o --output", "--no-headers"),
-    "kubeconfig get": (k3d_cluster.kubeconfig, "", ""),
-    "node list": (k3d_node.list_nodes, "-o --output", "--no-headers"),
-    "node edit": (k3d_node.edit, "--port-add --port-delete", ""),
-    "image import": (k3d_image.import_images, "-c --cluster -m --mode", "-k"),
+    "cluster start": ("k3d_cluster.start", "--timeout", "--wait"),
+    "cluster stop": ("k3d_cluster.stop", "", ""),
+    "cluster delete": ("k3d_cluster.delete", "", ""),
+    "cluster list": ("k3d_cluster.list_clusters", "-o --output", "--no-headers"),
+    "kubeconfig get": ("k3d_cluster.kubeconfig", "", ""),
+    "node list": ("k3d_node.list_nodes", "-o --output", "--no-headers"),
+    "node edit": ("k3d_node.edit", "--port-add --port-delete", ""),
+    "image import": ("k3d_image.import_images", "-c --cluster -m --mode", "-k"),
 }
+"""By two words: the function, its options with a value, those without. Modules are imported when used."""
 
 
 class Flags:
@@ -79,7 +76,7 @@ def k3d(world, words):
         print("Usage:\n  k3d [flags]\n  k3d [command]")
         return 0
     if words[0] == "version":
-        version = world.config.get("k3d_version", k3d_cluster.VERSION)
+        version = world.config.get("k3d_version", VERSION)
         if "json" in words:
             print('{"k3d":"' + version + '","k3s":"v1.35.5-k3s1"}')
         else:
@@ -93,9 +90,10 @@ def k3d(world, words):
                 file=sys.stderr,
             )
             raise Fatal(f'unknown command "{words[0]}" for "k3d"')
-        act, valued, plain = COMMANDS[command]
+        where, valued, plain = COMMANDS[command]
         flags = Flags(words[2:], valued, plain)
-        act(world, flags.names, flags)
+        module, _, name = where.partition(".")
+        getattr(__import__(module), name)(world, flags.names, flags)
     except (Fatal, DockerError) as error:
         world.log("fatal", str(error))
         return 1
@@ -115,7 +113,7 @@ def main():
         for level in ("info", "warning", "error"):
             for text in leaks():
                 world.log(level, f"Starting node with {text}")
-    code = (k3d if program == "k3d" else docker.main)(world, words)
+    code = k3d(world, words) if program == "k3d" else __import__("docker").main(world, words)
     sys.stdout.flush()
     world.record(ended=True, code=code)
     return code

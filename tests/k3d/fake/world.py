@@ -14,6 +14,7 @@ from pathlib import Path
 
 TOKEN = "TOKENofTHEclusterXYZZY"
 """The cluster's token, which nobody may ever print."""
+VERSION = "v5.9.0"
 EMPTY = {"containers": {}, "networks": {}, "volumes": [], "next": 1}
 
 
