@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Literal
 
@@ -112,33 +112,22 @@ def run(
     """
     if tools.ended.is_set():
         raise _ended(program, words)
-    path = tools.k3d if program == "k3d" else tools.docker
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="kecs-k3d-", ignore_cleanup_errors=True) as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="kecs-k3d-", ignore_cleanup_errors=True)
+        )
+        # Files without a name, not pipes: when this process is killed, k3d writes on and comes to its end; a
+        # pipe that nobody reads would kill it half-way, too.
+        stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
+        ears = _Ears(stdout, stderr, note or quiet)
         environment = {**tools.environment, "TMPDIR": folder, "LOG_COLORS": "false"}
         if program == "k3d":
             environment["KUBECONFIG"] = os.path.join(folder, "none")  # noqa: PTH118 - a string is needed
+        path = str(tools.k3d if program == "k3d" else tools.docker)
+        process = _start([path, *words], environment, ears, stdin, keep)
         try:
-            process = subprocess.Popen(
-                [str(path), *words],
-                env=environment,
-                cwd="/",
-                stdin=stdin if stdin is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=tuple(keep),
-                # Ctrl-C at the terminal is ours to act upon: k3d would die half-way and undo nothing.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise KecsError(
-                f"`{path}` cannot be run: {error.strerror or error}",
-                f"see that `{path} version` works",
-                ExitCode.UNREACHABLE,
-            ) from error
-        ears = _Ears(process, note)
-        try:
-            if not ears.wait(begin + limit, tools.ended):
+            if not _wait(process, begin + limit, tools.ended, ears):
                 raise _ended(program, words)
         except subprocess.TimeoutExpired:
             last = ears.messages[-1].text if ears.messages else "nothing"
@@ -149,78 +138,106 @@ def run(
                 ExitCode.UNREACHABLE,
             ) from None
         finally:
-            ears.close()
-    seconds = time.monotonic() - begin
-    said = Said(process.returncode, ears.stdout, ears.stderr, seconds, tuple(ears.messages))
-    logger.debug("%s: exit code %d after %.1f s", _shown(program, words), said.code, seconds)
+            _end(process)
+        said = ears.said(process.returncode, time.monotonic() - begin)
+    logger.debug("%s: exit code %d after %.1f s", _shown(program, words), said.code, said.seconds)
     return said
 
 
+def _start(
+    command: list[str],
+    environment: Mapping[str, str],
+    ears: _Ears,
+    stdin: IO[bytes] | None,
+    keep: Collection[int],
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            env=environment,
+            cwd="/",
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=ears.stdout,
+            stderr=ears.stderr,
+            pass_fds=tuple(keep),
+            # Ctrl-C at the terminal is ours to act upon: k3d would die half-way and undo nothing.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise KecsError(
+            f"`{command[0]}` cannot be run: {error.strerror or error}",
+            f"see that `{command[0]} version` works",
+            ExitCode.UNREACHABLE,
+        ) from error
+
+
+def _wait(process: subprocess.Popen[bytes], end: float, ended: threading.Event, ears: _Ears) -> bool:
+    """Wait until the program has ended, hearing it; False when `ended` is set before.
+
+    Raises `subprocess.TimeoutExpired` at `end`.
+    """
+    while not ended.is_set():
+        left = max(0.0, end - time.monotonic())
+        try:
+            process.wait(min(left, LOOK))
+        except subprocess.TimeoutExpired:
+            ears.hear()
+            if left <= LOOK:
+                raise
+        else:
+            return True
+    return process.poll() is not None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program and what it started, if it still runs."""
+    if process.poll() is not None:
+        return
+    _signal(process, signal.SIGTERM)
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        _signal(process, signal.SIGKILL)
+        process.wait()
+    _signal(process, signal.SIGKILL)  # a child of it that did not end with it
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
 class _Ears:
-    """Hears both streams of a program on a thread each."""
+    """Reads what a program writes into two files, as it grows."""
 
-    def __init__(self, process: subprocess.Popen[bytes], note: Note | None) -> None:
+    def __init__(self, stdout: IO[bytes], stderr: IO[bytes], note: Note) -> None:
+        self.stdout = stdout
+        self.stderr = stderr
         self.messages: list[LogLine] = []
-        self._process = process
-        self._note = note or quiet
-        self._heard: dict[str, list[str]] = {"stdout": [], "stderr": []}
-        self._threads = [
-            threading.Thread(target=self._hear, args=(name, stream), name=f"k3d {name}", daemon=True)
-            for name, stream in (("stdout", process.stdout), ("stderr", process.stderr))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._note = note
+        self._heard = {stdout: b"", stderr: b""}
+        self._read = {stdout: 0, stderr: 0}
 
-    @property
-    def stdout(self) -> str:
-        return "".join(self._heard["stdout"])
-
-    @property
-    def stderr(self) -> str:
-        return "".join(self._heard["stderr"])
-
-    def wait(self, end: float, ended: threading.Event) -> bool:
-        """Wait until the program has ended; False when `ended` is set before.
-
-        Raises `subprocess.TimeoutExpired` at `end`.
-        """
-        while not ended.is_set():
-            left = max(0.0, end - time.monotonic())
-            try:
-                self._process.wait(min(left, LOOK))
-            except subprocess.TimeoutExpired:
-                if left <= LOOK:
-                    raise
-            else:
-                return True
-        return self._process.poll() is not None
-
-    def close(self) -> None:
-        """End the program and what it started, if it still runs, and hear the rest."""
-        if self._process.poll() is None:
-            self._signal(signal.SIGTERM)
-            try:
-                self._process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                self._signal(signal.SIGKILL)
-                self._process.wait()
-            self._signal(signal.SIGKILL)  # a child of it that did not end with it
-        for thread in self._threads:
-            thread.join(GRACE)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-    def _hear(self, name: str, stream: IO[bytes]) -> None:
-        with stream:
-            for raw in stream:
-                line = raw.decode(errors="replace")
-                self._heard[name].append(line)
+    def hear(self, *, last: bool = False) -> None:
+        """Read what is new; a line that is not whole yet is left, unless it is the last."""
+        for file in self._heard:
+            # The program shares the file's position, so it is read from elsewhere without moving it.
+            while data := os.pread(file.fileno(), 1 << 20, len(self._heard[file])):
+                self._heard[file] += data
+            new = self._heard[file][self._read[file] :]
+            whole = len(new) if last else new.rfind(b"\n") + 1
+            self._read[file] += whole
+            for line in new[:whole].decode(errors="replace").splitlines():
                 if message := log_line(line):
                     self.messages.append(message)
                     if message.level == "info":
                         self._note(message.text)
+
+    def said(self, code: int, seconds: float) -> Said:
+        """Return all that it said, now that it has ended."""
+        self.hear(last=True)
+        stdout, stderr = (self._heard[file].decode(errors="replace") for file in (self.stdout, self.stderr))
+        return Said(code, stdout, stderr, seconds, tuple(self.messages))
 
 
 def log_line(line: str) -> LogLine | None:
