@@ -99,11 +99,14 @@ def _by_hand(cluster: K3dCluster, image: str, end: float, note: Note) -> str | N
     with tempfile.TemporaryDirectory(prefix="kecs-image-") as folder:
         file = Path(folder) / "image.tar"
         try:
+            said = _docker(cluster, ("version", "--format", "{{.Server.Os}}/{{.Server.Arch}}"), end)
+            # Not left to `ctr`: its newer versions look for all platforms when they are not told one.
+            platform = ("--platform", said.stdout.strip()) if said.code == 0 else ()
             said = _docker(cluster, ("save", "-o", str(file), image), end)
             if said.code != 0:
                 return f"`docker save {image}`: {said.words[:400]}"
             for name in workers(cluster):
-                words = ("exec", "-i", name, "ctr", "-n", "k8s.io", "images", "import", "-")
+                words = ("exec", "-i", name, "ctr", "-n", "k8s.io", "images", "import", *platform, "-")
                 with file.open("rb") as stdin:
                     said = _docker(cluster, words, end, stdin)
                 if said.code != 0:

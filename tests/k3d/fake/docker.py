@@ -32,7 +32,13 @@ def _dispatch(world, words):
     daemon.check_up(world)
     match command:
         case "version":
-            _print(options, {"Client": {"Version": "27.3.1"}, "Server": {"Version": "27.3.1"}})
+            _print(
+                options,
+                {
+                    "Client": {"Version": "27.3.1"},
+                    "Server": {"Version": "27.3.1", "Os": "linux", "Arch": "amd64"},
+                },
+            )
         case "info":
             print("Server Version: 27.3.1")
         case "ps":
