@@ -104,11 +104,11 @@ class K3dCluster:
         if said.code != 0:
             raise failure("asking k3d for its nodes", said, "see what `k3d node list` says")
         try:
-            return of_cluster(parse(said.stdout), self.name)
+            return of_cluster(parse(said.answer), self.name)
         except ValueError as error:
             raise KecsError(
                 f"`k3d node list -o json` cannot be understood: {error}", "update k3d", ExitCode.UNREACHABLE
-            ) from error
+            ) from None  # that error has the text, and the text has the token
 
     def state(self) -> tuple[State, str]:
         """Return what its nodes amount to, and their states in words for a person."""
@@ -237,7 +237,7 @@ class K3dCluster:
         end = time.monotonic() + limit
         while True:
             said = self.k3d("kubeconfig", "get", self.name)
-            document = _kubeconfig(said.stdout) if said.code == 0 else None
+            document = _kubeconfig(said.answer) if said.code == 0 else None
             if document is not None:
                 document["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{api_port}"
                 return files.dump_yaml(document)

@@ -32,8 +32,9 @@ LOOK = 0.1
 """Seconds within which it is noticed that a program is to end."""
 _LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>(?:[^"\\]|\\.)*)"')
 _SECRET = re.compile(
-    r"""(?P<key>K3S_TOKEN=|K3S_CLUSTER_SECRET=|"?k3d\.cluster\.token"?\s*[:=]\s*"?|--token[=\ ]"""
-    r"""|(?:certificate-authority|client-certificate|client-key)-data"?\s*:\s*"?|\btoken"?\s*:\s*"?)"""
+    r"""(?P<key>K3S_[A-Z_]*(?:TOKEN|SECRET)=|"?k3d\.cluster\.token"?\s*[:=]\s*"?"""
+    r"""|--[a-z-]*token[=\ ]|Bearer\ |(?:certificate-authority|client-certificate|client-key)-data"?\s*:\s*"?"""
+    r"""|\btoken"?\s*:\s*"?|\bK10)"""
     r"""(?P<value>[^\s",\]}\\]+)"""
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL)
@@ -63,6 +64,11 @@ class Said:
     seconds: float
     messages: tuple[LogLine, ...]
     """What it logged, on both, redacted; those of one stream in order."""
+
+    @property
+    def answer(self) -> str:
+        """What it printed besides its log, raw; k3d logs on the same stream as it answers."""
+        return "".join(line for line in self.stdout.splitlines(True) if log_line(line) is None)
 
     @property
     def complaints(self) -> list[str]:
@@ -127,18 +133,19 @@ def run(
         path = str(tools.k3d if program == "k3d" else tools.docker)
         process = _start([path, *words], environment, ears, stdin, keep)
         try:
-            if not _wait(process, begin + limit, tools.ended, ears):
-                raise _ended(program, words)
-        except subprocess.TimeoutExpired:
+            has_ended = _wait(process, begin + limit, tools.ended, ears)
+        finally:
+            _end(process)
+        if not has_ended and tools.ended.is_set():
+            raise _ended(program, words)
+        if not has_ended:
             last = ears.messages[-1].text if ears.messages else "nothing"
             raise TookTooLong(
                 f"`{_shown(program, words)}` did not end within {limit:g} s and was ended;"
                 f" the last it said: {last}",
                 "see that `docker ps` answers quickly, then try again",
                 ExitCode.UNREACHABLE,
-            ) from None
-        finally:
-            _end(process)
+            )
         said = ears.said(process.returncode, time.monotonic() - begin)
     logger.debug("%s: exit code %d after %.1f s", _shown(program, words), said.code, said.seconds)
     return said
@@ -172,20 +179,11 @@ def _start(
 
 
 def _wait(process: subprocess.Popen[bytes], end: float, ended: threading.Event, ears: _Ears) -> bool:
-    """Wait until the program has ended, hearing it; False when `ended` is set before.
-
-    Raises `subprocess.TimeoutExpired` at `end`.
-    """
-    while not ended.is_set():
-        left = max(0.0, end - time.monotonic())
-        try:
+    """Wait until the program has ended, hearing it; False when it is `end`, or `ended` is set, before."""
+    while process.poll() is None and not ended.is_set() and (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(min(left, LOOK))
-        except subprocess.TimeoutExpired:
-            ears.hear()
-            if left <= LOOK:
-                raise
-        else:
-            return True
+        ears.hear()
     return process.poll() is not None
 
 
