@@ -77,6 +77,11 @@ def copy(here: socket.socket, there: socket.socket) -> None:
         there.shutdown(socket.SHUT_WR)
 
 
+@pytest.fixture(autouse=True)
+def probes_last_shorter(monkeypatch):
+    monkeypatch.setattr(probe, "LASTS", 0.25)
+
+
 @pytest.fixture
 def proxy(relay):
     """A proxy with nobody behind it; it ends before the relay, whose thread is one of those that are left."""
@@ -202,6 +207,54 @@ def test_clients_wait_while_nobody_is_there_at_all_and_are_served_soon_after(rel
         let_probe(upstream)
         with upstream.accept() as server:
             assert read(server, 5) == b"hello"
+
+
+@pytest.mark.parametrize("how", [socket.socket.close, reset])
+def test_one_that_ends_without_a_word_after_it_was_believed_takes_no_other_client(
+    relay, upstream, other, how
+):
+    """What the client said was taken, so it is lost; the next one goes elsewhere, and a probe decides."""
+    port = relay.forward(doubted(upstream), last(other))
+    let_probe(upstream)
+    until(lambda: relay.counters().taking == ("published",))
+    with connect(port) as client:
+        client.sendall(b"lost")
+        server = upstream.accept()
+        assert read(server, 4) == b"lost"
+        how(server)
+        with contextlib.suppress(ConnectionResetError):
+            assert read_all(client) == b""
+        with connect(port) as second, other.accept() as server:
+            second.sendall(b"next")
+            assert read(server, 4) == b"next"
+    let_probe(upstream)
+    until(lambda: relay.counters().taking == ("published",), "it is believed again")
+
+
+def test_one_that_answers_or_was_left_by_its_client_stays(relay, upstream):
+    port = relay.forward(doubted(upstream))
+    let_probe(upstream)
+    until(lambda: relay.counters().taking == ("published",))
+    with connect(port) as client, upstream.accept() as server:
+        server.sendall(b"hi")
+        server.close()
+        assert read_all(client) == b"hi"
+    with connect(port) as client:
+        client.sendall(b"for the record")
+        client.shutdown(socket.SHUT_WR)
+        with upstream.accept() as server:
+            assert read_all(server) == b"for the record"
+        assert read_all(client) == b""
+    client = connect(port)
+    client.sendall(b"given up")
+    with upstream.accept() as server:
+        assert read(server, 8) == b"given up"
+        reset(client)
+        assert was_reset(server)
+    until(lambda: relay.counters().open == 0)
+
+    assert relay.counters().taking == ("published",)
+    assert relay.of(Refused) == []
 
 
 def test_who_waited_too_long_is_reset(relay, proxy):

@@ -193,6 +193,15 @@ class Connection:
         if left:
             self.reset("closed")
 
+    def unheard(self, end: End) -> None:
+        """Take that `end` ends or fails, and that nothing was ever heard of it.
+
+        This client cannot be helped: what it said was taken. But others can.
+        """
+        place = self.place
+        if end is self.upstream and place is not None and not self.client.ended:
+            self.served.suspect(place)
+
     def drop_upstream(self, *, orderly: bool = False) -> None:
         """Close and forget the upstream end, if there is one."""
         self.doubted = False

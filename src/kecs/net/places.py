@@ -149,7 +149,7 @@ class Places:
     def _is_lost_in_part(self) -> bool:
         """Tell whether one endpoint has lost its carrier, and another one has not.
 
-        What is behind a place with `doubt` may be the lost one, and such a connect would succeed all the same.
+        What is behind a place with `doubt` may be the lost one, and a connect would succeed all the same.
         """
         there = {place.carrier in self._carriers for place in self._taking if place.carrier}
         return len(there) > 1

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from kecs.net.loop import RelayLoop
     from kecs.net.places import Place
 
-LASTS = 0.25
+LASTS = 1.25
 """Seconds for which a connection lasts when there is somebody: much longer than clients wait for the same
-(`Endpoint.doubt`), as nobody waits for a probe, and a busy machine may take its time to say no."""
+(`Endpoint.doubt`), as nobody waits for a probe, and a busy machine may take its time to say no. A node
+refuses by ICMP what has no endpoint (kube-proxy's REJECT), of which Linux sends one a second and drops the
+rest: the SYN that is sent again after 1 s (RFC 6298, 2.1) gets an answer."""
 
 
 class Probe:

@@ -257,6 +257,11 @@ class Served:
         connection.tried |= {place}
         self._refuse(place, error)
 
+    def suspect(self, place: Place) -> None:
+        """Have a place with `doubt` probed before it gets another connection."""
+        if place.endpoint.doubt is not None:
+            self._refuse(place, dial.nobody_behind())
+
     def _refuse(self, place: Place, error: OSError) -> None:
         if self.places.refused(place, self.loop.now, error.errno):
             text = error.strerror or str(error)
