@@ -60,7 +60,8 @@ def check(chosen: Chosen, given: Mapping[str, object]) -> None:
         if chosen.runtime in runtimes.get(name, (chosen.runtime,)):
             continue
         option = OF_K3D.get(name) or OF_A_CLUSTER.get(name) or "--node-ports"
-        kind = "on k3d" if runtimes[name] == ("k3d",) else "on a cluster"
+        kinds: dict[tuple[str, ...], str] = {("k3d",): "on k3d", ("kubernetes",): "on your own cluster"}
+        kind = kinds.get(runtimes[name], "on a cluster")
         found = f", and `auto` chose `{chosen.runtime}`: {chosen.auto}" if chosen.auto else ""
         wanted = " or ".join(f"`--runtime {each}`" for each in runtimes[name])
         raise KecsError(

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from kecs import files
@@ -57,8 +58,10 @@ def choosing(home: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def choose_block(home: Path, instance: str, wish: str | None) -> range:
+def choose_block(home: Path, instance: str, wish: str | None, avoid: AbstractSet[int] = frozenset()) -> range:
     """Return the node ports to publish: free here, and published by no other instance, running or not.
+
+    Where a number is wished, none of `avoid`.
 
     Raises `KecsError` (exit 2) for a wish that is none, (exit 4) when there is no such block.
     """
@@ -76,7 +79,7 @@ def choose_block(home: Path, instance: str, wish: str | None) -> range:
     for port in NODE_PORTS:
         if port - first == wanted:
             break
-        if port in named or not is_free(port):
+        if port in named or port in avoid or not is_free(port):
             first = port + 1
     if NODE_PORTS.stop - first < wanted:
         raise KecsError(
@@ -87,9 +90,9 @@ def choose_block(home: Path, instance: str, wish: str | None) -> range:
     return range(first, first + wanted)
 
 
-def api_ports(home: Path, instance: str, count: int) -> list[int]:
-    """Return so many ports of 127.0.0.1 for the API that are free and named by no other instance."""
-    avoid = named_ports(home, instance)
+def api_ports(home: Path, instance: str, count: int, avoid: AbstractSet[int] = frozenset()) -> list[int]:
+    """Return so many ports of 127.0.0.1 for the API: free, named by no other instance, none of `avoid`."""
+    avoid = avoid | named_ports(home, instance)
     found: list[int] = []
     for port in API_PORTS:
         if len(found) == count:
@@ -103,6 +106,11 @@ def api_ports(home: Path, instance: str, count: int) -> list[int]:
             ExitCode.CONFLICT,
         )
     return found
+
+
+def is_block(wish: str | None) -> bool:
+    """Tell whether a wish of `--node-ports` names the ports, not how many."""
+    return wish is not None and isinstance(parse(wish), range)
 
 
 def is_free(port: int) -> bool:

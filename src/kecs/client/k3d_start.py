@@ -10,6 +10,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from kecs.client import k3d, k3d_ports, wishes
 from kecs.client.choice import Chosen
 from kecs.client.instance import Instance, K3d, Kubernetes
 from kecs.client.wishes import Wishes
-from kecs.errors import ExitCode, KecsError
+from kecs.errors import KecsError
 from kecs.paths import InstancePaths
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ REACH_LIMIT = 60.0
 """Seconds for the API of a cluster that was started to say which cluster it is."""
 LOOK_AGAIN = 0.5
 """Seconds until it is asked once more."""
+PORT_TRIES = 5
+"""So often other ports are tried: Docker may refuse one that can be bound, as another container's."""
 MANY_PORTS = 200
 """Published ports from which on creating and deleting take noticeably longer: 1000 cost 33 s and 88 s."""
 
@@ -83,13 +86,42 @@ def provide(paths: InstancePaths, given: Wishes, chosen: Chosen, note: Note, *, 
 def _create(
     paths: InstancePaths, cluster: K3dCluster, given: Wishes, chosen: Chosen, note: Note, *, fresh: bool
 ) -> Provided:
-    """Create the instance, `stopped`, and its cluster."""
+    """Create the instance, `stopped`, and its cluster; a port that was taken meanwhile gives way."""
+    from kecs.k3d.failures import PortTaken
+
+    def undo() -> None:
+        _remove(paths, cluster, note, fresh=fresh)
+
+    taken: set[int] = set()
+    try:
+        while True:
+            made = _write(paths, cluster.name, given, chosen, taken)
+            wished = k3d_ports.is_block(given.node_ports) and k3d_ports.read(made.published)
+            try:
+                _make(paths, cluster, made, note)
+                return Provided(fresh=True, undo=undo)
+            except PortTaken as error:
+                if error.port in taken or len(taken) == PORT_TRIES or (wished and error.port in wished):
+                    raise
+                taken.add(error.port)
+                note(f"port {error.port} was taken meanwhile: trying others")
+    except BaseException as error:
+        undo()
+        if isinstance(error, KecsError) and chosen.auto is not None:
+            error.hint = f"{error.hint or 'look at `docker ps`'}; without k3d: `kecs start --runtime local`"
+        raise
+
+
+def _write(
+    paths: InstancePaths, name: str, given: Wishes, chosen: Chosen, taken: AbstractSet[int]
+) -> Instance:
+    """Choose the ports of a new instance, but none of `taken`, and write it down."""
+    balanced = bool(given.load_balancer)
     with k3d_ports.choosing(paths.home):
-        block = k3d_ports.choose_block(paths.home, paths.name, given.node_ports)
-        balanced = bool(given.load_balancer)
-        ports = k3d_ports.api_ports(paths.home, paths.name, 2 if balanced else 1)
+        block = k3d_ports.choose_block(paths.home, paths.name, given.node_ports, taken)
+        ports = k3d_ports.api_ports(paths.home, paths.name, 2 if balanced else 1, taken)
         it = K3d(
-            cluster=cluster.name,
+            cluster=name,
             api_port=ports[0],
             balancer_api_port=ports[1] if balanced else None,
             load_balancer=balanced,
@@ -105,20 +137,7 @@ def _create(
         )
         with files.locked(paths.instance_lock):
             instances.write(paths, made)
-    if len(block) > MANY_PORTS:
-        note(f"publishing {len(block)} node ports: about 0.7 MiB each, and creating and deleting take longer")
-
-    def undo() -> None:
-        _remove(paths, cluster, note, fresh=fresh)
-
-    try:
-        _make(paths, cluster, made, note)
-    except BaseException as error:
-        undo()
-        if isinstance(error, KecsError) and chosen.auto is not None:
-            error.hint = f"{error.hint or 'look at `docker ps`'}; without k3d: `kecs start --runtime local`"
-        raise
-    return Provided(fresh=True, undo=undo)
+    return made
 
 
 def _start(paths: InstancePaths, cluster: K3dCluster, before: Instance, note: Note) -> Provided:
@@ -165,14 +184,17 @@ def _make(paths: InstancePaths, cluster: K3dCluster, instance: Instance, note: N
 
     it = instance.k3d
     assert it is not None
+    block = k3d_ports.read(instance.published)
     note(f"creating the cluster `{it.cluster}`: half a minute; the first time k3d fetches its images before")
+    if len(block) > MANY_PORTS:
+        note(f"publishing {len(block)} node ports: about 0.7 MiB each, and creating and deleting take longer")
     cluster.create(
         Wanted(
             name=it.cluster,
             instance_id=instance.id,
             api_port=it.api_port,
             balancer_api_port=it.balancer_api_port,
-            node_ports=k3d_ports.read(instance.published),
+            node_ports=block,
             load_balancer=it.load_balancer,
             agents=it.agents,
             image=it.image,
@@ -218,12 +240,15 @@ def _keep_kubeconfig(paths: InstancePaths, cluster: K3dCluster, it: K3d) -> None
 
 def _patiently(ask: Callable[[], T]) -> T:
     """Ask until there is an answer: an API that has just started refuses, or has no `kube-system` yet."""
+    from kecs.kube.errors import ApiError, Unreachable
+
     end = time.monotonic() + REACH_LIMIT
     while True:
         try:
             return ask()
         except KecsError as error:
-            if error.exit_code != ExitCode.UNREACHABLE or time.monotonic() > end:
+            passing = isinstance(error.__cause__, (ApiError, Unreachable, TimeoutError))
+            if not passing or time.monotonic() > end:
                 raise
         time.sleep(LOOK_AGAIN)
 
