@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kecs.k3d.cluster import K3dCluster
 
+HUB = "docker.io"
+"""Where an image comes from whose name does not say it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:
@@ -67,19 +70,22 @@ def listed(cluster: K3dCluster, node: str) -> dict[str, str]:
 
 
 def canonical(image: str) -> str:
-    """Return the name that containerd has for `image`: `myapp` is `docker.io/library/myapp:latest`."""
+    """Return the name that containerd has for `image`: `myapp` is `docker.io/library/myapp:latest`.
+
+    The rules are those of Docker's and the kubelet's library (`ParseDockerRef` of distribution/reference).
+    """
     name, at, digest = image.partition("@")
-    head, _, tail = name.rpartition("/")
-    if ":" not in tail and not at:
-        name += ":latest"
-    first, slash, _ = name.partition("/")
-    if not slash:
-        name = f"docker.io/library/{name}"
-    elif "." not in first and ":" not in first and first != "localhost":
-        name = f"docker.io/{name}"
-    elif first == "docker.io" and head == "docker.io":
-        name = f"docker.io/library/{name.partition('/')[2]}"
-    return name + at + digest
+    domain, slash, path = name.partition("/")
+    is_domain = "." in domain or ":" in domain or domain == "localhost" or domain != domain.lower()
+    if not slash or not is_domain:
+        domain, path = HUB, name
+    if domain == f"index.{HUB}":
+        domain = HUB
+    if domain == HUB and "/" not in path:
+        path = f"library/{path}"
+    if ":" not in path and not at:
+        path += ":latest"
+    return f"{domain}/{path}{at}{digest}"
 
 
 def _configuration(cluster: K3dCluster, node: str, digest: str) -> str | None:
