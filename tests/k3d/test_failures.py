@@ -10,6 +10,7 @@ from tests.k3d.clusters import Stage
 
 from kecs.errors import ExitCode, KecsError
 from kecs.k3d import cluster as module
+from kecs.k3d import wanted
 from kecs.k3d.failures import DockerDown
 from kecs.k3d.images import import_image, local_id
 from kecs.k3d.run import TookTooLong
@@ -87,7 +88,7 @@ def test_docker_goes_down_in_a_create(stage):
 
 
 def test_a_create_runs_into_k3ds_time_out(stage, monkeypatch):
-    monkeypatch.setattr(module, "PHASE", 4)
+    monkeypatch.setattr(wanted, "PHASE", 4)
     with pytest.raises(KecsError) as caught:
         stage.create()
     assert caught.value.message == (

@@ -9,55 +9,30 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from kecs import files
 from kecs.errors import ExitCode, KecsError
-from kecs.k3d import leftovers, repair
+from kecs.k3d import kubeconfig, leftovers, repair
+from kecs.k3d import wanted as wishes
 from kecs.k3d.failures import docker_down, failure
 from kecs.k3d.lock import Lock
 from kecs.k3d.nodes import Node, State, judge, of_cluster, parse
 from kecs.k3d.run import Note, Said, quiet, run
 from kecs.k3d.tools import Tools
+from kecs.k3d.wanted import LABEL, Wanted, check_name
 
-LABEL = "kecs.dev/instance-id"
-"""Label of the server's container: the id of the instance whose cluster this is."""
-LONGEST = 32
-"""Characters of a k3d cluster's name."""
+__all__ = ["LABEL", "K3dCluster", "Wanted", "check_name"]
+
 CREATE = 900.0
 START = 420.0
 STOP = 180.0
 DELETE = 300.0
 ASK = 20.0
 """Seconds for each. A first create pulls images; a delete of 1000 ports takes 89 s; questions 0.1 s."""
-PHASE = 300
-"""Seconds that k3d itself waits in each phase of a create or start (its `--timeout`)."""
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-FREE = "free port {} (`docker ps` and `ss -ltnp` tell who has it)"
 _PROGRESS = re.compile(r"^(Creat|Start|Stop|Delet|Inject|Prep|Renam)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a cluster is to be made of."""
-
-    name: str
-    instance_id: str
-    api_port: int
-    """Where the server's own container publishes the Kubernetes API, on 127.0.0.1."""
-    balancer_api_port: int | None
-    """Where the load balancer publishes it too; needed with `load_balancer`, nothing of ours uses it."""
-    node_ports: range
-    """Published one to one on 127.0.0.1 by the first server; may be empty."""
-    load_balancer: bool
-    agents: int = 0
-    image: str | None = None
-    k3s_args: tuple[str, ...] = ()
-    registries: tuple[str, ...] = ()
 
 
 class K3dCluster:
@@ -159,10 +134,10 @@ class K3dCluster:
             self._unfinished.unlink()
 
     def _make(self, wanted: Wanted) -> None:
-        said = self.k3d(*_create(wanted), limit=CREATE)
+        said = self.k3d(*wishes.creation(wanted), limit=CREATE)
         if said.code != 0:
             hint = "put that right, then start again"
-            raise failure(f"creating the k3d cluster `{self.name}`", said, hint, _for_new(wanted))
+            raise failure(f"creating the k3d cluster `{self.name}`", said, hint, wishes.when_taken(wanted))
         state, detail = judge(self.nodes(), self.balancer, unfinished=False)
         if state != "running":
             raise KecsError(f"the new k3d cluster `{self.name}` is not whole: {detail}", "start again")
@@ -187,10 +162,14 @@ class K3dCluster:
             repair.strays(self)
             if self.state()[0] == "running":
                 return
-            said = self.k3d("cluster", "start", self.name, "--wait", "--timeout", f"{PHASE}s", limit=START)
+            said = self.k3d(
+                "cluster", "start", self.name, "--wait", "--timeout", f"{wishes.PHASE}s", limit=START
+            )
             if said.code != 0:
                 hint = f"see what `k3d cluster start {self.name}` says"
-                raise failure(f"starting the k3d cluster `{self.name}`", said, hint, _for_old)
+                raise failure(
+                    f"starting the k3d cluster `{self.name}`", said, hint, wishes.when_taken_meanwhile
+                )
             state, detail = self.state()
             if state != "running":
                 raise KecsError(
@@ -237,10 +216,9 @@ class K3dCluster:
         end = time.monotonic() + limit
         while True:
             said = self.k3d("kubeconfig", "get", self.name)
-            document = _kubeconfig(said.answer) if said.code == 0 else None
-            if document is not None:
-                document["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{api_port}"
-                return files.dump_yaml(document)
+            text = kubeconfig.rewritten(said.answer, api_port) if said.code == 0 else None
+            if text is not None:
+                return text
             if time.monotonic() > end or not self.nodes():
                 raise failure(
                     f"asking k3d for the kubeconfig of `{self.name}`",
@@ -266,71 +244,3 @@ class K3dCluster:
     def _progress(self, text: str) -> None:
         if _PROGRESS.match(text):
             self.note(text)
-
-
-def check_name(name: str) -> None:
-    """Raise a usage error for a name that k3d does not take."""
-    if len(name) > LONGEST or not _NAME.fullmatch(name):
-        raise KecsError(
-            f"`{name}` cannot name a k3d cluster: at most {LONGEST} of a-z, 0-9 and `-`",
-            "use a shorter instance name",
-            ExitCode.USAGE,
-        )
-
-
-def _create(wanted: Wanted) -> list[str]:
-    """Return the words of `k3d cluster create`."""
-    words = ["cluster", "create", wanted.name, "--servers", "1", "--agents", str(wanted.agents)]
-    words += ["--kubeconfig-update-default=false", "--kubeconfig-switch-context=false"]
-    words += ["--wait", "--timeout", f"{PHASE}s", "--runtime-label", f"{LABEL}={wanted.instance_id}@server:*"]
-    if wanted.load_balancer:
-        words += ["--api-port", f"127.0.0.1:{wanted.balancer_api_port or 'random'}"]
-        # A second door to the API that an edit of the load balancer does not close.
-        words += ["-p", f"127.0.0.1:{wanted.api_port}:6443@server:0:direct"]
-    else:
-        words += ["--no-lb", "--api-port", f"127.0.0.1:{wanted.api_port}"]
-    if block := wanted.node_ports:
-        ports = f"{block[0]}-{block[-1]}" if len(block) > 1 else f"{block[0]}"
-        words += ["-p", f"127.0.0.1:{ports}:{ports}@server:0:direct"]
-    for part in ("traefik", "servicelb"):
-        words += ["--k3s-arg", f"--disable={part}@server:*"]
-    if wanted.image:
-        words += ["--image", wanted.image]
-    for argument in wanted.k3s_args:
-        words += ["--k3s-arg", argument]
-    for registry in wanted.registries:
-        words += ["--registry-use", registry]
-    return words
-
-
-def _for_new(wanted: Wanted) -> Callable[[int], str]:
-    def hint(port: int) -> str:
-        if port in wanted.node_ports:
-            return f"{FREE.format(port)}, or choose other node ports: `kecs start --node-ports FIRST-LAST`"
-        return f"{FREE.format(port)}, then start again"
-
-    return hint
-
-
-def _for_old(port: int) -> str:
-    return (
-        f"{FREE.format(port)}, then start again; a cluster keeps its ports: others come with a new one, by"
-        " `kecs destroy` and `kecs start`"
-    )
-
-
-def _kubeconfig(text: str) -> dict[str, Any] | None:
-    """Read a kubeconfig; None when the server has not written a whole one yet."""
-    try:
-        document = files.parse_yaml(text.encode())
-    except ValueError:
-        return None
-    try:
-        user = document["users"][0]["user"]
-        if document["clusters"][0]["cluster"]["server"] and (
-            user.get("client-key-data") or user.get("token")
-        ):
-            return dict(document)
-    except (KeyError, IndexError, TypeError, AttributeError):
-        pass
-    return None

@@ -33,8 +33,8 @@ LOOK = 0.1
 _LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>(?:[^"\\]|\\.)*)"')
 _SECRET = re.compile(
     r"""(?P<key>K3S_[A-Z_]*(?:TOKEN|SECRET)=|"?k3d\.cluster\.token"?\s*[:=]\s*"?"""
-    r"""|--[a-z-]*token[=\ ]|Bearer\ |(?:certificate-authority|client-certificate|client-key)-data"?\s*:\s*"?"""
-    r"""|\btoken"?\s*:\s*"?|\bK10)"""
+    r"""|--[a-z-]*token[=\ ]|Bearer\ |\bK10|\btoken"?\s*:\s*"?"""
+    r"""|(?:certificate-authority|client-certificate|client-key)-data"?\s*:\s*"?)"""
     r"""(?P<value>[^\s",\]}\\]+)"""
 )
 _PEM = re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL)
