@@ -1,7 +1,6 @@
 """Run `k3d` or `docker` once, within a time limit, and hear what it said.
 
-The only place that starts them. What k3d prints may contain the cluster's token and keys: `Said` shows
-neither in its `repr`, and messages, notes and errors carry redacted lines only.
+The only place that starts them. Notes and errors carry redacted lines only (`said`).
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import contextlib
 import itertools
 import logging
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -18,11 +16,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from kecs.errors import ExitCode, KecsError
+from kecs.k3d.said import LogLine, Said, log_line, redacted
 from kecs.k3d.tools import Tools
+
+__all__ = ["Ended", "LogLine", "Note", "Said", "TookTooLong", "log_line", "quiet", "redacted", "run"]
 
 logger = logging.getLogger(__name__)
 Note = Callable[[str], None]
@@ -30,58 +30,10 @@ GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a program that has to end. k3d undoes nothing at either."""
 LOOK = 0.1
 """Seconds within which it is noticed that a program is to end."""
-_LINE = re.compile(r'^time="[^"]*" level=(?P<level>\w+) msg="(?P<text>(?:[^"\\]|\\.)*)"')
-_SECRET = re.compile(
-    r"""(?P<key>K3S_[A-Z_]*(?:TOKEN|SECRET)=|"?k3d\.cluster\.token"?\s*[:=]\s*"?"""
-    r"""|--[a-z-]*token[=\ ]|Bearer\ |\bK10|\btoken"?\s*:\s*"?"""
-    r"""|(?:certificate-authority|client-certificate|client-key)-data"?\s*:\s*"?)"""
-    r"""(?P<value>[^\s",\]}\\]+)"""
-)
-_PEM = re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL)
 
 
 def quiet(_note: str) -> None:
     """Ignore a note."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """One line of k3d's own log, redacted."""
-
-    level: str
-    """`info`, `warning`, `error` or `fatal`."""
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a program said. `stdout` and `stderr` are raw: parse them, never show or log them."""
-
-    code: int
-    """Its exit code; -N when signal N ended it."""
-    stdout: str = field(repr=False)
-    stderr: str = field(repr=False)
-    seconds: float
-    messages: tuple[LogLine, ...]
-    """What it logged, on both, redacted; those of one stream in order."""
-
-    @property
-    def answer(self) -> str:
-        """What it printed besides its log, raw; k3d logs on the same stream as it answers."""
-        return "".join(line for line in self.stdout.splitlines(True) if log_line(line) is None)
-
-    @property
-    def complaints(self) -> list[str]:
-        """The texts of warnings and worse, in order."""
-        return [line.text for line in self.messages if line.level != "info"]
-
-    @property
-    def words(self) -> str:
-        """What it said last against it, redacted, for a person."""
-        if said := [line.text for line in self.messages if line.level in ("error", "fatal")]:
-            return said[-1]
-        lines = [line for line in self.stderr.splitlines() if line.strip()]
-        return redacted(lines[-1].strip()) if lines else f"exit code {self.code}"
 
 
 class TookTooLong(KecsError):  # noqa: N818 - it names what happened
@@ -90,11 +42,6 @@ class TookTooLong(KecsError):  # noqa: N818 - it names what happened
 
 class Ended(KecsError):  # noqa: N818 - it names the state
     """A program was ended, or not started, because `Tools.ended` was set."""
-
-
-def redacted(text: str) -> str:
-    """Return `text` without the values of tokens, keys and certificates."""
-    return _PEM.sub("(redacted)", _SECRET.sub(r"\g<key>(redacted)", text))
 
 
 def run(
@@ -236,15 +183,6 @@ class _Ears:
         self.hear(last=True)
         stdout, stderr = (self._heard[file].decode(errors="replace") for file in (self.stdout, self.stderr))
         return Said(code, stdout, stderr, seconds, tuple(self.messages))
-
-
-def log_line(line: str) -> LogLine | None:
-    """Read one line of k3d's log (logfmt); None for anything else."""
-    match = _LINE.match(line)
-    if match is None:
-        return None
-    text = re.sub(r'\\(["\\])', r"\1", match["text"]).replace("\\n", " ").replace("\\r", "").strip()
-    return LogLine(match["level"], redacted(text))
 
 
 def _ended(program: str, words: Sequence[str]) -> Ended:
