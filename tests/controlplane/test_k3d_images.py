@@ -1,17 +1,21 @@
 """Images of a (scripted) Docker come into the nodes of a (scripted) k3d cluster."""
 
 import asyncio
+import subprocess
+import sys
 import time
 
 import pytest
 from tests.k3d.scripted import ScriptedK3d
 
+from kecs import files
 from kecs.client.instance import Instance, K3d
 from kecs.controlplane import cluster as clusters
 from kecs.controlplane.images import Images, Never
 from kecs.controlplane.k3d_images import K3dImages
 from kecs.errors import KecsError
 from kecs.k3d.cluster import K3dCluster, Wanted
+from kecs.k3d.lock import Lock
 from kecs.k3d.tools import find
 from kecs.paths import InstancePaths
 
@@ -120,6 +124,40 @@ def test_close_ends_an_import_that_hangs_and_leaves_no_program_and_no_container(
     assert time.monotonic() - begun < 10
     with pytest.raises(KecsError, match="was ended"):
         source.local_id("myapp:dev")
+
+
+def test_close_ends_the_wait_for_the_import_of_another_process(source, docker, paths):
+    async def main():
+        images = Images(source)
+        waiting = "another command is working on the k3d cluster"
+        with files.locked(paths.root / "k3d-import.lock"):
+            bringing = asyncio.gather(images.bring(["myapp:dev"], nothing), return_exceptions=True)
+            async with asyncio.timeout(20):
+                while waiting not in (images.progress(["myapp:dev"]) or ""):
+                    await asyncio.sleep(0.01)
+            await images.close()
+            await bringing
+            await asyncio.to_thread(images._threads.shutdown)
+
+    asyncio.run(main())
+    assert docker.calls("image", "import") == []
+
+
+def test_an_import_outlives_a_kecs_that_is_killed_and_the_next_one_waits_for_it(source, docker, paths):
+    docker.hold("import:importing")
+    program = (
+        "import os; from pathlib import Path; from kecs.k3d import cluster, images, tools; "
+        f"it = cluster.K3dCluster(tools.find(os.environ), 'kecs-default', Path({str(paths.root)!r})); "
+        "images.import_image(it, 'myapp:dev')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], env=docker.environment)
+    docker.wait_held("import:importing")
+    process.kill()
+    process.wait()
+    assert Lock(paths.root / "k3d-import.lock").is_busy()
+    docker.release("import:importing")
+    source.bring("myapp:dev", ID, quiet)
+    assert source.has("myapp:dev", ID)
 
 
 def test_docker_that_does_not_answer_holds_no_task_up(source, docker):

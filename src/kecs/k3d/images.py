@@ -54,7 +54,8 @@ def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note:
         )
     end = time.monotonic() + limit
     tried: list[str] = []
-    with Lock(cluster.folder / "k3d-import.lock").hold(note, limit):
+    lock = Lock(cluster.folder / "k3d-import.lock")
+    with lock.hold(note, limit, cluster.tools.ended):
         for mode in ("tools-node", "direct"):
             left = end - time.monotonic()
             if left <= 0:
@@ -63,7 +64,7 @@ def import_image(cluster: K3dCluster, image: str, *, limit: float = 300.0, note:
             command = f"`k3d {' '.join(words)}`"
             note(f"importing {image} into {cluster.name} ({mode})")
             try:
-                said = run(cluster.tools, words, limit=left, note=note)
+                said = run(cluster.tools, words, limit=left, note=note, keep=lock.held)
             except TookTooLong:
                 _tidy(cluster)
                 tried.append(f"{command} did not end within {left:.0f} s and was ended")

@@ -46,11 +46,14 @@ class Lock:
         return False
 
     @contextmanager
-    def hold(self, note: Note, limit: float = LIMIT) -> Iterator[None]:
-        """Hold the lock while the block runs. Raises `KecsError` (exit 5) after `limit` seconds."""
+    def hold(self, note: Note, limit: float = LIMIT, ended: threading.Event | None = None) -> Iterator[None]:
+        """Hold the lock while the block runs.
+
+        Raises `KecsError` (exit 5) after `limit` seconds, and once `ended` is set (see `Tools.ended`).
+        """
         with self._mine:
             if self._depth == 0:
-                self._descriptor = _take(self._path, note, limit)
+                self._descriptor = _take(self._path, note, limit, ended or threading.Event())
             self._depth += 1
             try:
                 yield
@@ -61,7 +64,7 @@ class Lock:
                     self._descriptor = None
 
 
-def _take(path: Path, note: Note, limit: float) -> int:
+def _take(path: Path, note: Note, limit: float, ended: threading.Event) -> int:
     files.make_private_folder(path.parent)
     descriptor = files.try_lock(path)
     end = time.monotonic() + limit
@@ -74,6 +77,9 @@ def _take(path: Path, note: Note, limit: float) -> int:
                 f"see what it does: `fuser {path}`",
                 ExitCode.UNREACHABLE,
             )
-        time.sleep(0.05)
+        if ended.wait(0.05):
+            raise KecsError(
+                f"nobody waits for `{path}` any more: KECS stops", "try again", ExitCode.UNREACHABLE
+            )
         descriptor = files.try_lock(path)
     return descriptor
