@@ -175,6 +175,7 @@ def row(**members: object) -> dict[str, object]:
         "autoReconnect": True,
         "owner": None,
         "auto": False,
+        "publish": None,
         "matched": None,
         "chosen": None,
     } | members

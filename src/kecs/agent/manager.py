@@ -128,6 +128,9 @@ class Manager:
         line = await self._ask()
         async with self._one_at_a_time:
             wishes = [checks.find(spec, line.targets, self._instance.region) for spec in request.forwards]
+            if request.dry_run:
+                plan(wishes, self.book.entries())
+                return rpc.StartReply(forwards=[])
             started = self._start_all(wishes, line, request.owner)
         if request.wait is not None:
             await wait_for_active([runner for runner, _ in started], request.wait)

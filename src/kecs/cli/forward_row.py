@@ -41,6 +41,11 @@ def url(row: Row) -> str:
     return f"http://{local(row)}"
 
 
+def published(row: Row) -> str:
+    """Return where Docker holds a port for the forward."""
+    return f"http://127.0.0.1:{row['publish']} (published on k3d's load balancer)"
+
+
 def local(row: Row) -> str:
     """Return where the forward listens: `127.0.0.1:8080`."""
     return host_port(row["address"], row["localPort"])
@@ -80,7 +85,8 @@ def header(*, wide: bool) -> list[str]:
     """Return the names of the columns."""
     names = ["NAME", "STATE", "LOCAL", "TARGET", "OPEN", "TOTAL", "HELD", "REASON"]
     if wide:
-        names[7:7] = ["ID", "ROUTE", "ENDPOINTS", "CHOSEN", "IN", "OUT", "REGION", "OWNER", "LAST ERROR"]
+        names[7:7] = ["ID", "ROUTE", "PUBLISH", "ENDPOINTS", "CHOSEN", "IN", "OUT"]
+        names[-1:-1] = ["REGION", "OWNER", "LAST ERROR"]
     return names
 
 
@@ -94,6 +100,7 @@ def cells(row: Row, *, wide: bool) -> list[str]:
         found += [
             row["id"],
             _route(row),
+            f"127.0.0.1:{row['publish']}" if row.get("publish") else "-",
             ", ".join(_endpoint(endpoint) for endpoint in row["endpoints"]) or "-",
             chosen(row) or "-",
             out.size(row["bytes"]["in"]),

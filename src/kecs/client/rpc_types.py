@@ -143,6 +143,8 @@ class StartRequest(Message, frozen=True, kw_only=True):
     """Seconds to wait for ACTIVE; None returns when the port listens."""
     owner: str | None = None
     """Real path of the file that defines it; None: by hand."""
+    dry_run: bool = False
+    """Start nothing and answer no forwards, but refuse what would be refused, unless a port is taken."""
 
 
 class Started(Message, frozen=True, kw_only=True):
