@@ -161,8 +161,8 @@ class _Admin:
             raise KecsError(f"`{kind}` cannot be explained", "name a `service` or a `task`", ExitCode.USAGE)
         region = request.query.get("region") or self._it.region
         cluster, name = request.required("cluster"), request.required("name")
-        runtime = self._it.status().runtime
-        return kinds[kind](self._it.state, region, cluster, name, self._it.troubles, runtime=runtime)
+        state, traits = self._it.state, self._it.hub.traits
+        return kinds[kind](state, region, cluster, name, self._it.troubles, traits=traits)
 
     def _explain_tags(self, request: Request) -> Answer:
         try:

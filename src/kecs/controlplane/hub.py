@@ -84,7 +84,7 @@ class Hub:
 
     def __init__(self, state: Reader, traits: RuntimeTraits = LOCAL) -> None:
         """Begin with the endpoints of `state` on the instance's runtime."""
-        self._traits = traits
+        self.traits = traits
         self._targets: dict[TargetKey, Target] = all_targets(state, traits)
         self.version = 1
         self._followers: list[Follower] = []
@@ -112,10 +112,10 @@ class Hub:
         keys = touched(changes)
         everything: dict[TargetKey, Target] | None = None
         if nodes_changed(changes):
-            everything = all_targets(state, self._traits)
+            everything = all_targets(state, self.traits)
             keys |= {key for key, target in everything.items() if target.public}
         for key in sorted(keys, key=str):
-            new = everything.get(key) if everything is not None else target_at(state, key, self._traits)
+            new = everything.get(key) if everything is not None else target_at(state, key, self.traits)
             if new == self._targets.get(key):
                 continue
             if new is None:
