@@ -19,7 +19,7 @@ from kecs.net.messages import Endpoint
 PATIENCE = 1.0
 """Seconds for a connect to a node: then another one, then the tunnel (docs/design/contracts.md, 2)."""
 
-DOUBT = 0.01
+DOUBT = 0.025
 """Seconds in which a published port ends a connection when nobody is behind it: the program that listens
 there is told by the node at once. A client waits so long before its first byte is passed on."""
 
