@@ -11,9 +11,9 @@ from tests.k3d.clusters import Stage
 from kecs.errors import ExitCode, KecsError
 from kecs.k3d import cluster as module
 from kecs.k3d import wanted
-from kecs.k3d.failures import DockerDown
+from kecs.k3d.failures import DockerDown, docker_down, port_taken
 from kecs.k3d.images import import_image, local_id
-from kecs.k3d.run import TookTooLong
+from kecs.k3d.run import LogLine, Said, TookTooLong
 
 
 @pytest.fixture
@@ -199,6 +199,49 @@ def test_another_cluster_whose_name_begins_the_same_is_left_alone(made, tmp_path
     assert other.cluster.state()[0] == "running"
     assert list(made.k3d.state["networks"].values()) == [f"k3d-{other.name}"]
     assert made.k3d.state["volumes"] == [f"k3d-{other.name}-images"]
+
+
+def test_a_registry_that_was_made_with_the_cluster_is_left_to_k3d(made):
+    labels = ("--label", "app=k3d", "--label", f"k3d.cluster={made.name}", "--label", "k3d.role=registry")
+    made.k3d.faults(delete_lies=True)
+    made.k3d.run("create", "--name", "k3d-registry", *labels, "registry:3", program="docker")
+    made.cluster.delete()
+    assert list(made.k3d.containers()) == ["k3d-registry"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+        "failed to connect to the docker API at unix:///var/run/docker.sock; check if the path is correct",
+        "error during connect: Get http://%2F%2F.%2Fpipe: open //./pipe/docker_engine: not found",
+    ],
+)
+def test_ways_in_which_docker_is_told_to_be_down(words):
+    said = Said(0, "", f'time="t" level=error msg="Failed to get nodes: {words}"\n', 0.1, ())
+    assert docker_down(said).message == f"Docker does not answer: {words}"
+    assert docker_down(Said(0, "", "No clusters found", 0.1, ())) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("Bind for 127.0.0.1:30010 failed: port is already allocated", 30010),
+        ("Error starting userland proxy: listen tcp4 127.0.0.1:18090: bind: address already in use", 18090),
+        ("failed to bind host port for 127.0.0.1:30000:172.18.0.2:30000/tcp: address already in use", 30000),
+        ("failed to bind host port 127.0.0.1:30001/tcp: address already in use", 30001),
+        (
+            "Ports are not available: exposing port TCP 127.0.0.1:5000 -> 127.0.0.1:0: address already in use",
+            5000,
+        ),
+        ("Bind for 0.0.0.0:8080 failed: port is already allocated", 8080),
+        ("Failed to parse port spec '127.0.0.1:18091': invalid hostPort: 127.0.0.1", None),
+        ("dial tcp 127.0.0.1:6443: connection refused", None),
+    ],
+)
+def test_ports_that_docker_could_not_publish(text, port):
+    """In the words of several Dockers: 20.10, newer ones, Docker Desktop."""
+    assert port_taken(Said(1, "", "", 0.1, (LogLine("error", f"Failed Cluster Start: {text}"),))) == port
 
 
 # Answers that are none -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from kecs.k3d.run import Said, redacted
 
 _DOWN = re.compile(
     r"Cannot connect to the Docker daemon[^\"\n]*|[^\"\n:]*permission denied while trying to connect[^\"\n]*"
-    r"|error during connect: [^\"\n]*"
+    r"|error during connect: [^\"\n]*|failed to connect to the docker API[^\"\n]*"
 )
 _TAKEN = re.compile(r"already allocated|address already in use|port is already|Ports are not available")
 _NOISE = re.compile(r">>> Rolling Back|^Cluster creation FAILED|default kubeconfig")

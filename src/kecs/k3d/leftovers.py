@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from kecs.k3d.cluster import K3dCluster
 
 
+CONTAINER = '{{.Names}} {{.Label "k3d.role"}}'
+
+
 @dataclass(frozen=True, slots=True)
 class Left:
     """Names of containers and volumes, ids of networks."""
@@ -51,7 +54,7 @@ def find(cluster: K3dCluster) -> Left:
     containers = _lines(
         cluster,
         cluster.docker(
-            *("ps", "-a", "--filter", f"label=k3d.cluster={cluster.name}", "--format", "{{.Names}}"),
+            *("ps", "-a", "--filter", f"label=k3d.cluster={cluster.name}", "--format", CONTAINER),
         ),
     )
     networks = _lines(
@@ -63,7 +66,8 @@ def find(cluster: K3dCluster) -> Left:
     )
     # Docker's filters by name find what contains it: `k3d-kecs-a` would find `k3d-kecs-ab`.
     return Left(
-        tuple(containers),
+        # A registry may serve several clusters, and k3d keeps it.
+        tuple(line.split()[0] for line in containers if line.split()[1:] != ["registry"]),
         tuple(line.split()[0] for line in networks if line.split()[-1] == name),
         tuple(each for each in volumes if each == f"{name}-images"),
     )

@@ -280,7 +280,7 @@ def remove_volume(world, name):
         if name not in state["volumes"]:
             raise DockerError(f"Error response from daemon: get {name}: no such volume")
         if any(
-            each["cluster"] and name == f"k3d-{each['cluster']}-images"
+            each["role"] in ("server", "agent", "loadbalancer") and name == f"k3d-{each['cluster']}-images"
             for each in state["containers"].values()
         ):
             raise DockerError(f"Error response from daemon: remove {name}: volume is in use - [{name}]")

@@ -10,7 +10,7 @@ import daemon
 from k3d_image import keep
 from world import DockerError
 
-VALUED = ("--filter", "--format", "-f", "--type", "-n", "-t", "--time", "-o")
+VALUED = ("--filter", "--format", "-f", "--type", "-n", "-t", "--time", "-o", "--name", "--label")
 
 
 def main(world, words):
@@ -45,7 +45,24 @@ def _dispatch(world, words):
             for each in _filtered(world, options):
                 if each["status"] == "running" or "-a" in options:
                     row = {"ID": each["id"][:12], "Names": each["name"], "State": each["status"]}
+                    row["Labels"] = each["labels"]
                     _print(options, {**row, "Ports": _ports(each) if each["status"] == "running" else ""})
+        case "create":
+            labels = dict(text.split("=", 1) for text in options["--label"])
+            [name] = options["--name"]
+            cluster, role = labels.get("k3d.cluster", ""), labels.get("k3d.role", "")
+            network = f"k3d-{cluster}"
+            print(
+                daemon.create(
+                    world,
+                    name=name,
+                    cluster=cluster,
+                    role=role,
+                    network=network,
+                    image=names[0],
+                    labels=labels,
+                )
+            )
         case "inspect" | "container inspect":
             return _inspect(world, options, names)
         case "rm":
@@ -161,6 +178,7 @@ def _inspect(world, options, names):
                 "StartedAt": daemon.moment(moment) if moment else "0001-01-01T00:00:00Z",
             },
             "Config": {"Labels": container["labels"]},
+            "HostConfig": {"PortBindings": _bindings(container)},
         }
         if "--format" in options or "-f" in options:
             _print(options, document)
@@ -171,6 +189,15 @@ def _inspect(world, options, names):
     return code
 
 
+def _bindings(container):
+    bindings = {}
+    for address, host_port, container_port, *_ in container["ports"]:
+        bindings.setdefault(f"{container_port}/tcp", []).append(
+            {"HostIp": address, "HostPort": str(host_port)}
+        )
+    return bindings
+
+
 def _print(options, document):
     """Render the few forms of Go templates that KECS uses."""
     templates = options.get("--format") or options.get("-f")
@@ -179,6 +206,8 @@ def _print(options, document):
         return
 
     def value(match):
+        if match["label"]:
+            return str(document["Labels"].get(match["name"], ""))
         path, key = match["path"] or match["of"], match["key"]
         found = document
         for part in path.strip(".").split("."):
@@ -187,7 +216,10 @@ def _print(options, document):
             found = found.get(key, "")
         return json.dumps(found) if match["json"] else str(found)
 
-    pattern = r'\{\{(?P<json>json )?(?:(?P<path>\.[\w.]+)|index (?P<of>\.[\w.]+) "(?P<key>[^"]*)")\}\}'
+    pattern = (
+        r'\{\{(?P<json>json )?(?:\.(?P<label>Label) "(?P<name>[^"]*)"|(?P<path>\.[\w.]+)'
+        r'|index (?P<of>\.[\w.]+) "(?P<key>[^"]*)")\}\}'
+    )
     print(re.sub(pattern, value, templates[0]))
 
 
