@@ -163,7 +163,7 @@ def test_what_a_person_wants_of_the_cluster_is_passed_on_and_kept(world):
         ({"k3s_args": ("--a@server:*",)}, "k3s-arg none, not `--a@server:*`"),
         ({"registries": ("r",)}, "registry none, not `r`"),
         ({"node_ports": "4"}, "not `4`"),
-        ({"node_ports": "31000-31002"}, "not `31000-31002`"),
+        ({"node_ports": "32000-32002"}, "not `32000-32002`"),
         ({"kubeconfig": "/other"}, "kubeconfig none, not `/other`"),
     ],
 )
@@ -297,7 +297,7 @@ def test_an_anew_made_cluster_that_is_interrupted_keeps_what_the_instance_knows(
     world.stop()
     world.paths.database.write_text("kept")
     world.somebody("cluster", "delete", "kecs-default")
-    world.k3d.faults(server_slow=1000.0)
+    world.k3d.faults(server_slow=300.0)
     with pytest.raises(KecsError):
         world.again()
     assert world.kept.desired == "stopped"
@@ -431,7 +431,7 @@ def test_what_is_no_block_of_node_ports_is_a_usage_error(world, text):
 
 
 def test_a_create_that_fails_leaves_nothing(world):
-    world.k3d.faults(server_slow=1000.0)
+    world.k3d.faults(server_slow=300.0)
     with pytest.raises(KecsError) as caught:
         world.start()
     assert caught.value.hint

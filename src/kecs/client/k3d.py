@@ -171,10 +171,10 @@ def refuse_foreign(cluster: K3dCluster, instance_id: str | None) -> None:
     One without a server is what is left of a creation that was interrupted early: it has no id, and it is
     the instance's own when that was being created.
     """
-    if cluster.state()[0] == "absent":
-        return
     owner = cluster.owner()
     if instance_id is not None and owner == instance_id:
+        return
+    if cluster.state()[0] == "absent":
         return
     if instance_id is not None and owner is None and not _has_server(cluster):
         return

@@ -50,18 +50,10 @@ class Provided(NamedTuple):
 
 
 def check(paths: InstancePaths, given: Wishes) -> None:
-    """Raise `KecsError` for what is wrong with a start, before anything is made for it.
-
-    Exit 5: k3d or Docker is missing, too old or silent; 4: there is a cluster of this name that is not the
-    instance's.
-    """
+    """Raise `KecsError` (exit 5) when k3d or Docker is missing, too old or silent; nothing is made before."""
     from kecs.k3d import tools as programs
 
-    before = instances.read(paths)
-    tools = k3d.tools_of(before, given.environment)
-    programs.check(tools)
-    if before is None or before.desired != "running":
-        k3d.refuse_foreign(k3d.cluster_of(paths, tools), before.id if before is not None else None)
+    programs.check(k3d.tools_of(instances.read(paths), given.environment))
 
 
 def provide(paths: InstancePaths, given: Wishes, chosen: Chosen, note: Note, *, fresh: bool) -> Provided:
@@ -155,6 +147,8 @@ def _start(paths: InstancePaths, cluster: K3dCluster, before: Instance, note: No
         _make(paths, cluster, before, note)
         return Provided(fresh=False, undo=_nothing)
     k3d.refuse_foreign(cluster, before.id)
+    if state == "running" and before.desired == "running":
+        return Provided(fresh=False, undo=_nothing)  # its control plane follows it
     was_down = state == "stopped"
 
     def undo() -> None:
