@@ -150,8 +150,8 @@ _PUBLISH = (
     click.option(
         "--publish",
         metavar="HOSTPORT",
-        help="Have k3d's load balancer lead this port of 127.0.0.1 to the service too, so that Docker itself "
-        "holds it while KECS is stopped (runtime k3d with `--load-balancer`). The edit that this takes cuts "
+        help="Have k3d's load balancer lead this port of 127.0.0.1 to the service too: Docker itself holds "
+        "it, whether KECS runs or not (runtime k3d with `--load-balancer`). The edit that this takes cuts "
         "the load balancer's connections.",
     ),
     forward_publish.yes_option,

@@ -298,7 +298,7 @@ class Publishing:
             self._session.note(text)
 
 
-_STEPS = ("Renaming ", "Creating ", "Stopping ", "Starting ", "Deleting ")
+_STEPS = ("Renaming ", "Creating ", "Stopping ", "Starting ", "Started ", "Deleting ")
 
 
 def withdraw(

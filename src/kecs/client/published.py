@@ -1,8 +1,8 @@
 """Published ports: which instance can have them, and which node ports they are to lead to.
 
 A forward with `publish` is an ordinary forward, and beside it a port of 127.0.0.1 on k3d's load balancer,
-which Docker holds while KECS is stopped. The agent keeps the wish (`Entry.publish`) and refuses in here what
-cannot be; the command line has the load balancer do it (`kecs.cli.forward_publish`). No I/O.
+which Docker holds, whether KECS runs or not. The agent keeps the wish (`Entry.publish`) and refuses in here
+what cannot be; the command line has the load balancer do it (`kecs.cli.forward_publish`). No I/O.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class ForwardSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     strict: bool = False
     """More than one task with the tags is an error instead of the newest one."""
     publish: int | None = None
-    """Port of 127.0.0.1 on k3d's load balancer, which leads to the service while KECS is stopped too."""
+    """Port of 127.0.0.1 on k3d's load balancer, which leads to the service whether KECS runs or not."""
 
 
 class AutoSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

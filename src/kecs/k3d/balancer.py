@@ -173,8 +173,14 @@ class Balancer:
         limit = EDIT + EACH * (len(self.mappings()) + len(mappings))
         said = cluster.k3d("node", "edit", cluster.balancer, *words, limit=limit)
         if not self._is_done(option, mappings):
+            mine = {one.host_port for one in mappings}
+
+            def hint(port: int) -> str:
+                own = f"{port} was its own, and something took it meanwhile: end that, then try again"
+                return _when_taken(port) if port in mine else own
+
             what = f"editing the load balancer `{cluster.balancer}`"
-            raise failure(what, said, f"see what `k3d node edit {cluster.balancer}` says", _when_taken)
+            raise failure(what, said, f"see what `k3d node edit {cluster.balancer}` says", hint)
 
     def _is_done(self, option: str, mappings: Iterable[PortMapping]) -> bool:
         if self._cluster.state()[0] != "running":
