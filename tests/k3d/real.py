@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ class RealK3d:
         self.users_kubeconfig.write_text("apiVersion: v1\nkind: Config\n")
         kept = {key: value for key, value in os.environ.items() if key.startswith("DOCKER_")}
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(home), **kept}
+        self._taken: socket.socket | None = None
         self._spawned: list[subprocess.Popen] = []
         self._clean()
 
@@ -33,6 +35,7 @@ class RealK3d:
         return self
 
     def __exit__(self, *_):
+        self.give_back()
         for process in self._spawned:
             if process.returncode is None:
                 process.kill()
@@ -46,16 +49,29 @@ class RealK3d:
             if line.split()[1].startswith(f"k3d-{PREFIX}"):
                 self.run("network", "rm", line.split()[0], program="docker")
 
+    def take(self, port: int) -> None:
+        """Listen on a port."""
+        self._taken = socket.create_server(("127.0.0.1", port))
+
+    def give_back(self) -> None:
+        """Listen no more."""
+        if self._taken is not None:
+            self._taken.close()
+
     def hold(self, step: str) -> None:
         """Nothing: a real program is not held."""
 
     def release(self, step: str, pid: int | None = None) -> None:
         """Nothing."""
 
+    def can_reach(self, step: str) -> bool:
+        """Tell whether Docker shows that a program is at `step`."""
+        return step in REACHED
+
     def wait_held(self, step: str, count: int = 1, limit: float = 120.0) -> list[int]:
-        """Wait until Docker shows that a program has come to `step`."""
+        """Wait until Docker shows that a program has come to `step`; return the pids of k3d that do this."""
         self.wait_for(REACHED[step], limit)
-        return []
+        return _pids(b"edit" if step.startswith("edit") else b"create")
 
     def wait_for(self, fits, limit: float = 120.0) -> dict[str, str]:
         """Wait until the containers and their states are as `fits` wants; return them."""
@@ -127,6 +143,20 @@ class RealK3d:
             }
             for each in json.loads(self._docker("inspect", *listed) or "[]")
         ]
+
+
+def _pids(word: bytes) -> list[int]:
+    """Processes of k3d that work on a cluster of ours."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        ours = any(PREFIX.encode() in each for each in words)
+        if ours and word in words and any(each.endswith(b"k3d") for each in words[:5]):
+            found.append(int(path.parent.name))
+    return found
 
 
 def _running(part: str):

@@ -108,6 +108,14 @@ class ScriptedK3d:
         """Switch these faults on and all others off."""
         self._write("faults.json", faults)
 
+    def take(self, port: int) -> None:
+        """Let another program have a port, and no other; `give_back` ends that."""
+        self.faults(taken=[port])
+
+    def give_back(self) -> None:
+        """Take all faults back, and with them taken ports."""
+        self.faults()
+
     def hold(self, step: str) -> None:
         """Let each program that comes to `step` wait there."""
         (self.folder / "hold").mkdir(exist_ok=True)
@@ -119,6 +127,10 @@ class ScriptedK3d:
             (self.folder / "hold" / step).unlink(missing_ok=True)
         else:
             (self.folder / "hold" / f"{step}.not.{pid}").touch()
+
+    def can_reach(self, step: str) -> bool:
+        """Tell whether programs can be met at `step`."""
+        return True
 
     def wait_held(self, step: str, count: int = 1, limit: float = 20.0) -> list[int]:
         """Wait until `count` programs have come to `step`; return their pids."""

@@ -190,17 +190,17 @@ def test_a_killed_container_is_started_again(balanced, part):
 # Ports ---------------------------------------------------------------------------------------------------
 
 
-def test_a_node_port_is_taken(scripted, tmp_path):
-    stage = Stage(scripted, tmp_path / "instance")
+def test_a_node_port_is_taken(k3d, tmp_path):
+    stage = Stage(k3d, tmp_path / "instance")
     port = stage.wanted.node_ports[1]
-    scripted.faults(taken=[port])
+    k3d.take(port)
     with pytest.raises(PortTaken) as caught:
         stage.create()
     assert (caught.value.port, caught.value.exit_code) == (port, ExitCode.CONFLICT)
     assert f"port {port} is taken" in caught.value.message
     assert "--node-ports" in caught.value.hint
-    assert scripted.is_empty()
-    scripted.faults()
+    assert k3d.is_empty()
+    k3d.give_back()
     stage.create()
 
 
@@ -219,27 +219,27 @@ def test_the_port_of_the_api_is_held_by_another_container(k3d, tmp_path):
     assert two.cluster.state()[0] == "absent"
 
 
-def test_the_balancers_port_is_found_taken_only_when_the_server_is_up(scripted, tmp_path):
-    stage = Stage(scripted, tmp_path / "instance", load_balancer=True)
-    scripted.faults(taken=[stage.wanted.balancer_api_port])
+def test_the_balancers_port_is_found_taken_only_when_the_server_is_up(k3d, tmp_path):
+    stage = Stage(k3d, tmp_path / "instance", load_balancer=True)
+    k3d.take(stage.wanted.balancer_api_port)
     with pytest.raises(PortTaken) as caught:
         stage.create()
     assert caught.value.port == stage.wanted.balancer_api_port
-    assert scripted.is_empty()
+    assert k3d.is_empty()
 
 
-def test_a_port_was_taken_while_the_cluster_was_stopped(scripted, tmp_path):
-    stage = Stage(scripted, tmp_path / "instance")
+def test_a_port_was_taken_while_the_cluster_was_stopped(k3d, tmp_path):
+    stage = Stage(k3d, tmp_path / "instance")
     stage.create()
     stage.cluster.stop()
     port = stage.wanted.node_ports[0]
-    scripted.faults(taken=[port])
+    k3d.take(port)
     with pytest.raises(PortTaken) as caught:
         stage.cluster.start()
     assert (caught.value.port, caught.value.exit_code) == (port, ExitCode.CONFLICT)
     assert "a cluster keeps its ports" in caught.value.hint
     assert stage.cluster.state()[0] == "stopped"
-    scripted.faults()
+    k3d.give_back()
     stage.cluster.start()
 
 
@@ -247,25 +247,24 @@ def test_a_port_was_taken_while_the_cluster_was_stopped(scripted, tmp_path):
 
 
 @pytest.mark.parametrize("step", ["create:network-made", "create:nodes-created", "up:server-started"])
-def test_ctrl_c_in_a_create_leaves_nothing(scripted, tmp_path, step):
-    stage = Stage(scripted, tmp_path / "instance")
-    scripted.hold(step)
+def test_ctrl_c_in_a_create_leaves_nothing(k3d, tmp_path, step):
+    if not k3d.can_reach(step):
+        pytest.skip(f"a real k3d cannot be met at {step}")
+    stage = Stage(k3d, tmp_path / "instance")
+    k3d.hold(step)
 
     def interrupt():
-        scripted.wait_held(step)
-        scripted.release(step)
+        k3d.wait_held(step)
         os.kill(os.getpid(), signal.SIGINT)
 
-    # What is held goes on at once, so the signal may come a little later than the step.
     thread = threading.Thread(target=interrupt)
-    scripted.configure(scale=0.3)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         stage.create()
     thread.join()
-    assert scripted.is_empty()
+    assert k3d.is_empty()
     assert stage.cluster.state()[0] == "absent"
-    scripted.configure(scale=0.01)
+    k3d.release(step)
     stage.create()
     assert stage.cluster.state()[0] == "running"
 
@@ -294,13 +293,15 @@ def killed_while_creating(stage, step):
 @pytest.mark.parametrize(
     "step", ["create:network-made", "create:nodes-created", "up:server-started", "up:balancer-started"]
 )
-def test_a_create_that_was_killed_is_noticed_and_cleaned(scripted, tmp_path, step):
-    stage = Stage(scripted, tmp_path / "instance", load_balancer=True)
+def test_a_create_that_was_killed_is_noticed_and_cleaned(k3d, tmp_path, step):
+    if not k3d.can_reach(step):
+        pytest.skip(f"a real k3d cannot be met at {step}")
+    stage = Stage(k3d, tmp_path / "instance", load_balancer=True)
     [pid] = killed_while_creating(stage, step)
     state, detail = stage.cluster.state()
     assert (state, detail) == ("half-made", "it is being created")  # k3d still runs, and holds the lock
     os.kill(pid, signal.SIGKILL)
-    scripted.release(step)
+    k3d.release(step)
     with stage.cluster.locked():
         state, detail = stage.cluster.state()
     assert state == "half-made"
@@ -313,17 +314,17 @@ def test_a_create_that_was_killed_is_noticed_and_cleaned(scripted, tmp_path, ste
         with pytest.raises(KecsError, match="exists already"):
             stage.create()
     stage.cluster.delete()
-    assert scripted.is_empty()
+    assert k3d.is_empty()
     stage.create()
     assert stage.cluster.state()[0] == "running"
 
 
-def test_a_create_without_a_balancer_that_was_killed_looks_whole_to_k3d_but_not_to_us(scripted, tmp_path):
-    stage = Stage(scripted, tmp_path / "instance")
+def test_a_create_without_a_balancer_that_was_killed_looks_whole_to_k3d_but_not_to_us(k3d, tmp_path):
+    stage = Stage(k3d, tmp_path / "instance")
     [pid] = killed_while_creating(stage, "up:server-started")
     os.kill(pid, signal.SIGKILL)
     with stage.cluster.locked():
-        assert scripted.containers() == {stage.server: "running"}
+        assert k3d.containers() == {stage.server: "running"}
         assert stage.cluster.state()[0] == "half-made"
 
 

@@ -231,7 +231,7 @@ def test_ways_in_which_docker_is_told_to_be_down(words):
         ("failed to bind host port for 127.0.0.1:30000:172.18.0.2:30000/tcp: address already in use", 30000),
         ("failed to bind host port 127.0.0.1:30001/tcp: address already in use", 30001),
         (
-            "Ports are not available: exposing port TCP 127.0.0.1:5000 -> 127.0.0.1:0: address already in use",
+            "Ports are not available: exposing port TCP 127.0.0.1:5000: address already in use",
             5000,
         ),
         ("Bind for 0.0.0.0:8080 failed: port is already allocated", 8080),

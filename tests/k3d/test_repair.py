@@ -117,9 +117,9 @@ def test_two_edits_at_once_of_others(scripted_stage, monkeypatch):
     assert stage.k3d.run(*stage.edit(f"127.0.0.1:{free_port()}:30083")).returncode == 0
 
 
-def test_an_edit_whose_port_was_taken(scripted_stage):
-    stage, port = scripted_stage, free_port()
-    stage.k3d.faults(taken=[port])
+def test_an_edit_whose_port_was_taken(stage):
+    port = free_port()
+    stage.k3d.take(port)
     assert stage.k3d.run(*stage.edit(f"127.0.0.1:{port}:30081")).returncode == 1
     assert stage.k3d.containers()[stage.balancer] == "exited"
     state, detail = stage.cluster.state()
@@ -141,14 +141,13 @@ def test_a_stray_that_cannot_be_removed(scripted_stage):
     assert is_whole(stage)
 
 
-def test_a_port_of_the_balancer_was_taken_while_it_was_down(scripted_stage):
-    stage = scripted_stage
+def test_a_port_of_the_balancer_was_taken_while_it_was_down(stage):
     stage.k3d.run("kill", stage.balancer, program="docker")
-    stage.k3d.faults(taken=[stage.wanted.balancer_api_port])
+    stage.k3d.take(stage.wanted.balancer_api_port)
     with pytest.raises(PortTaken) as caught:
         stage.cluster.start()
     assert caught.value.port == stage.wanted.balancer_api_port
-    stage.k3d.faults()
+    stage.k3d.give_back()
     stage.cluster.start()
     assert is_whole(stage)
 
