@@ -617,3 +617,25 @@ def test_list_wide_shows_the_published_port(kecs, stage):
     assert "PUBLISH" in lines[0].split()
     assert f" 127.0.0.1:{stage.port} " in lines[1]
     assert json.loads(kecs("pf", "list", "-o", "json").out)[0]["publish"] == stage.port
+
+
+# explain -------------------------------------------------------------------------------------------------
+
+
+def test_explain_tells_where_the_port_leads_and_without_docker_that_it_cannot(kecs, stage):
+    stage.forwards(stage.web())
+    stage.maps((stage.port, 30099))
+    stage.home.forwards({"id": "pf-0123abcd", "name": "prod-web", "localPort": 20000})
+    kecs("pf", "list")  # the agent runs from here on
+    ran = kecs("explain", "forward", "prod-web")
+    said = ran.out
+    assert ran.code == 0, ran.err
+    assert (
+        f"port {stage.port} of k3d's load balancer leads to node port 30099, and its service has 30081"
+        in said
+    )
+    assert f"--publish {stage.port} --name prod-web` publishes it anew" in said
+
+    stage.k3d.faults(docker_down=True)
+    said = kecs("explain", "forward", "prod-web").out
+    assert f"whether port {stage.port} is published cannot be told: Docker does not answer" in said
