@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -72,12 +73,25 @@ def life(paths: InstancePaths, note: Note) -> Iterator[bool]:
     try:
         yield fresh
     finally:
-        if not paths.instance_file.exists():
+        if not paths.instance_file.exists() and _is_at(paths, descriptor):
+            # Our lock goes last: who has locked another file of that name then is in a folder of its own.
             with contextlib.suppress(OSError):
-                for lock in (paths.k3d_lock, paths.life_lock):
-                    lock.unlink(missing_ok=True)
-                paths.root.rmdir()
+                paths.k3d_lock.unlink(missing_ok=True)
+                if list(paths.root.iterdir()) == [paths.life_lock]:
+                    paths.life_lock.unlink()
+                    paths.root.rmdir()
         os.close(descriptor)
+
+
+def clear_folder(paths: InstancePaths) -> None:
+    """Delete all in the instance's folder but the lock of `life`, which then deletes the folder itself."""
+    for child in list(paths.root.iterdir()):
+        if child == paths.life_lock:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink(missing_ok=True)
 
 
 def stop(paths: InstancePaths, instance: Instance, note: Note) -> None:

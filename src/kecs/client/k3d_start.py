@@ -7,7 +7,6 @@ one clears: `instance.yaml` says first what is about to be created, and last tha
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
@@ -257,7 +256,8 @@ def _remove(paths: InstancePaths, cluster: K3dCluster, note: Note, *, fresh: boo
         note(f"{error.message}: the next `kecs start` or `kecs destroy` clears it")
         return
     if fresh:
-        shutil.rmtree(paths.root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            k3d.clear_folder(paths)
         return
     for file in (paths.instance_file, paths.kubeconfig):
         file.unlink(missing_ok=True)

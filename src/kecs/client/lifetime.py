@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -90,7 +90,8 @@ def destroy(paths: InstancePaths, note: Note, *, force: bool = False) -> None:
             stop(paths, note)
         if instance is not None and reached:
             cluster.clear(instance, note)
-        _delete_folder(paths)
+        with _deleting(paths):
+            shutil.rmtree(paths.root)
         return
     with k3d.life(paths, note):
         instance = require(paths)
@@ -98,7 +99,8 @@ def destroy(paths: InstancePaths, note: Note, *, force: bool = False) -> None:
         _stop(paths, instance, note, cluster_too=False)
         if reached:
             k3d.delete(paths, instance, note)
-        _delete_folder(paths)
+        with _deleting(paths):
+            k3d.clear_folder(paths)
 
 
 def _choose(paths: InstancePaths, wishes: Wishes, note: Note) -> Chosen:
@@ -174,9 +176,10 @@ def _stop(paths: InstancePaths, instance: Instance, note: Note, *, cluster_too: 
     return True
 
 
-def _delete_folder(paths: InstancePaths) -> None:
+@contextlib.contextmanager
+def _deleting(paths: InstancePaths) -> Iterator[None]:
     try:
-        shutil.rmtree(paths.root)
+        yield
     except OSError as error:
         raise files.unusable(Path(error.filename or paths.root), error) from error
 
