@@ -24,7 +24,7 @@ class Bench:
     def __init__(self) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="kecs-bench-", dir="/tmp"))
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "KECS_"))}
-        self.environment["KECS_HOME"] = str(self.home)
+        self.environment |= {"KECS_HOME": str(self.home), "KECS_RUNTIME": "local"}
         self.paths = InstancePaths(self.home, "default")
 
     def kecs(self, *arguments: str) -> str:

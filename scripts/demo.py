@@ -39,7 +39,7 @@ def main() -> int:
     """Run the demo; return the exit code."""
     home = Path(tempfile.mkdtemp(prefix="kecs-demo-"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "KECS_"))}
-    environment["KECS_HOME"] = str(home)
+    environment |= {"KECS_HOME": str(home), "KECS_RUNTIME": "local"}
     environment["PATH"] = f"{KECS.parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     demo = Demo(home, environment)
     began = time.monotonic()

@@ -26,10 +26,16 @@ _TARGETS = [
         "required": ["service"],
     },
     {
-        "properties": {"type": {"const": "task"}, "service": False, "tags": False, "strict": False},
+        "properties": {
+            "type": {"const": "task"},
+            **dict.fromkeys(("service", "publish", "tags", "strict"), False),
+        },
         "required": ["task"],
     },
-    {"properties": {"type": {"const": "task"}, "service": False, "task": False}, "required": ["tags"]},
+    {
+        "properties": {"type": {"const": "task"}, "service": False, "publish": False, "task": False},
+        "required": ["tags"],
+    },
 ]
 """What `kecs.forward.file` says of the keys that go together."""
 _CLUSTERS = {"clusters": {"properties": {"auto": {"const": True}}, "required": ["auto"]}}

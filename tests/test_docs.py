@@ -58,7 +58,7 @@ def test_every_setting_is_documented_with_its_key_and_default():
     text = page("settings.md")
     for knob in settings.KNOBS:
         assert f"| `{knob.variable}` | `{knob.key}` | {knob.default:g} | {knob.meaning} |" in text
-    assert {field.name for field in fields(settings.Settings)} == {"home", "instance"}
+    assert {field.name for field in fields(settings.Settings)} == {"home", "instance", "runtime"}
 
 
 def test_every_variable_that_the_code_names_is_documented():

@@ -124,6 +124,7 @@ def test_the_sample_of_the_page_is_accepted_by_both():
         one(TAGGED),
         one(WEB, localPort=65535, address=["::1"], probe=None, hold={"seconds": 1.5}),
         one(WEB, balance="least-connections"),
+        one(WEB, publish=18080, localPort=8080),
         {"version": "1", "auto": True, "clusters": ["a"], "names": True, "defaults": {"address": "0.0.0.0"}},
     ],
 )
@@ -152,6 +153,10 @@ def test_what_is_right_is_accepted_by_both(document):
         one(WEB, localPort="80"),
         one(WEB, localPort=True),
         one(WEB, localPort=None),
+        one(WEB, publish=0),
+        one(WEB, publish="18080"),
+        one(TASK, publish=18080),
+        one(TAGGED, publish=18080),
         one(WEB, targetPort="80"),
         one(WEB, targetPort=""),
         one(WEB, name="agent"),

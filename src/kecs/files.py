@@ -62,11 +62,15 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_yaml(path: Path, document: Any) -> None:
     """Write `document` (plain dictionaries, lists and scalars) atomically as YAML."""
+    write_atomic(path, dump_yaml(document).encode())
+
+
+def dump_yaml(document: Any) -> str:
+    """Return `document` (plain dictionaries, lists and scalars) as YAML, its keys in their order."""
     import yaml
 
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text = yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True)
-    write_atomic(path, text.encode())
+    return str(yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
 def parse_yaml(data: bytes) -> Any:

@@ -93,6 +93,21 @@ class InstancePaths:
         return self.root / "tasks"
 
     @property
+    def kubeconfig(self) -> Path:
+        """How the cluster that KECS made is reached: runtime `k3d` only."""
+        return self.root / "kubeconfig"
+
+    @property
+    def k3d_lock(self) -> Path:
+        """Held (flock) around each change that the program `k3d` makes (`kecs.k3d`)."""
+        return self.root / "k3d.lock"
+
+    @property
+    def life_lock(self) -> Path:
+        """Held (flock) by the command that starts, stops or destroys an instance on k3d."""
+        return self.root / "life.lock"
+
+    @property
     def forwards(self) -> Path:
         """The agent's folder."""
         return self.root / "port-forwards"

@@ -46,6 +46,8 @@ class Settings:
     """KECS_HOME, default `~/.kecs`; absolute."""
     instance: str
     """KECS_INSTANCE, default `default`."""
+    runtime: str = "auto"
+    """KECS_RUNTIME: what runs the tasks of a new instance when `kecs start` is not told; default `auto`."""
 
     def paths(self, instance: str | None = None) -> InstancePaths:
         """Return the paths of `instance`, or of the chosen one."""
@@ -56,7 +58,11 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the environment."""
     env = os.environ if environment is None else environment
     home = env.get("KECS_HOME") or str(Path(env.get("HOME") or "~").expanduser() / ".kecs")
-    return Settings(home=Path(home).expanduser().absolute(), instance=env.get("KECS_INSTANCE") or "default")
+    return Settings(
+        home=Path(home).expanduser().absolute(),
+        instance=env.get("KECS_INSTANCE") or "default",
+        runtime=env.get("KECS_RUNTIME") or "auto",
+    )
 
 
 def knobs(settings: Settings, environment: Mapping[str, str] | None = None) -> dict[str, float]:

@@ -102,3 +102,37 @@ def test_two_of_one_name_in_one_request_are_a_conflict():
         planned(wanted(target_port=80, name="x"), wanted(target_port=81, name="x"), existing=[])
 
     assert caught.value.exit_code == ExitCode.CONFLICT
+
+
+PUBLISHED = entry(name="mine", local_port=8080, publish=18080)
+
+
+@pytest.mark.parametrize("publish", [None, 18080])
+def test_a_published_forward_is_the_same_when_asked_for_again(publish):
+    assert planned(wanted(target_port=80, publish=publish), existing=[PUBLISHED]) == [PUBLISHED]
+
+
+def test_one_that_is_to_be_published_is_another_one():
+    (new,) = planned(wanted(target_port=80, publish=18080))
+    assert isinstance(new, New)
+
+
+@pytest.mark.parametrize(
+    "specs",
+    [
+        [wanted("prod/api", publish=18080)],  # published already
+        [wanted("prod/api", publish=8080)],  # somebody listens there
+        [wanted("prod/api", local_port=18080)],  # Docker does
+        [wanted("prod/api", publish=18081), wanted(target_port=81, publish=18081)],
+        [wanted("prod/api", publish=18081, name="one"), wanted("prod/api", local_port=18081, name="two")],
+    ],
+)
+def test_a_port_that_docker_holds_or_shall_hold_is_a_conflict(specs):
+    with pytest.raises(KecsError, match="belongs to the forward") as caught:
+        planned(*specs, existing=[PUBLISHED])
+    assert caught.value.exit_code == ExitCode.CONFLICT
+
+
+def test_where_one_that_ended_listened_docker_may():
+    ended = entry(name="mine", local_port=8080, ended="gone")
+    assert isinstance(planned(wanted("prod/api", publish=8080), existing=[ended])[0], New)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.agent.shapes import A, B, entry, lone, port, service, snapshot, task
 
+from kecs.agent.health import to_ask, without
 from kecs.agent.picture import Picture
-from kecs.agent.routes import id_of, kind_of
+from kecs.agent.routes import DOUBT, id_of, kind_of
 from kecs.client.endpoints import Route
 from kecs.forward.machine import EndpointsReady, NoEndpoint
 from kecs.net.messages import Endpoint
@@ -30,7 +32,7 @@ def node(host, *, draining=False):
 
 
 def tunnel(task_id, *, draining=False):
-    return Endpoint(task_id, "", 80, draining, rank=1, carrier=f"ns/web-{task_id[:4]}")
+    return Endpoint(task_id, "", 80, draining, rank=2, carrier=f"ns/web-{task_id[:4]}")
 
 
 def test_a_service_is_reached_by_each_node_once_and_else_by_a_tunnel_to_each_task():
@@ -108,3 +110,58 @@ def test_a_task_that_can_only_be_dialled_is_no_node():
     resolution = resolve(entry(), service(task(A, port(80, 29001))))
 
     assert resolution.endpoints == (Endpoint(A, "127.0.0.1", 29001),)
+
+
+def published_pod(task_id=A, *, port_number=30080, **members):
+    """A task whose node port is published on this machine, too."""
+    one = pod(task_id, nodes=("10.0.0.1",), **members)
+    here = Route(kind="direct", host="127.0.0.1", port=port_number, published=True)
+    [only] = one.ports
+    routes = [*only.routes[:-1], here, only.routes[-1]]
+    return msgspec.structs.replace(one, ports=[msgspec.structs.replace(only, routes=routes)])
+
+
+def published(*, draining=False):
+    return Endpoint(
+        "published/127.0.0.1:30080", "127.0.0.1", 30080, draining, rank=1, patience=1.0, doubt=DOUBT
+    )
+
+
+def test_a_published_port_is_tried_after_the_nodes_and_before_the_tunnels():
+    resolution = resolve(entry(), service(published_pod(A), published_pod(B)))
+
+    assert set(resolution.endpoints) == {node("10.0.0.1"), published(), tunnel(A), tunnel(B)}
+    assert sorted((one.rank, kind_of(one)) for one in resolution.endpoints) == [
+        (0, "direct"),
+        (1, "published"),
+        (2, "tunnel"),
+        (2, "tunnel"),
+    ]
+    assert {id_of(row) for row in resolution.rows} == {endpoint.id for endpoint in resolution.endpoints}
+    [row] = [row for row in resolution.rows if row.route.published]
+    assert (row.task_id, row.by_node, row.ready) == (None, True, True)
+
+
+@pytest.mark.parametrize(("route", "there"), [("direct", True), ("tunnel", False)])
+def test_what_is_published_is_dialled_and_so_goes_with_a_forced_route(route, there):
+    assert (published() in resolve(entry(route=route), service(published_pod())).endpoints) == there
+
+
+def test_it_is_not_asked_while_no_task_behind_it_is_ready_and_drains_with_the_last():
+    assert resolve(entry(), service(published_pod(ready=False))).endpoints == ()
+    leaving = published_pod(draining=True, status="DEACTIVATING")
+    assert published(draining=True) in resolve(entry(), service(leaving)).endpoints
+    assert published() in resolve(entry(), service(leaving, published_pod(B))).endpoints
+
+
+def test_one_task_of_a_service_is_not_asked_for_where_another_may_answer_a_standalone_one_is():
+    assert resolve(entry(type="task"), service(published_pod(A), published_pod(B))).endpoints == (tunnel(A),)
+    assert published() in resolve(entry(type="task"), lone(published_pod(A))).endpoints
+
+
+def test_probes_ask_tasks_by_their_tunnels_and_while_one_fails_nothing_goes_where_kubernetes_chooses():
+    resolution = resolve(entry(), service(published_pod(A), published_pod(B)))
+    asked = to_ask(resolution)
+    assert set(asked.values()) == {tunnel(A), tunnel(B)}
+    bad = {way: "GET / answered 503" for way, one in asked.items() if one.id == A}
+    assert without(resolution, bad).endpoints == (tunnel(B),)

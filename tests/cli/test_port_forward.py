@@ -152,6 +152,43 @@ def test_list_wide_names_who_fails_its_probe(kecs, running):
     assert "01234567 127.0.0.1:29999 failing its probe" in kecs("port-forward", "list", "-o", "wide").out
 
 
+def by_node(**members):
+    return {
+        "taskId": None,
+        "ready": True,
+        "draining": False,
+        "open": 0,
+        "byNode": True,
+        "failing": None,
+    } | members
+
+
+def test_list_wide_tells_what_is_published_from_the_nodes_and_why_a_tunnel_is_taken(kecs, running):
+    here = {"kind": "direct", "host": "127.0.0.1", "port": 30080, "published": True}
+    node = {"kind": "direct", "host": "10.0.0.1", "port": 31234}
+    beyond = "node port 31234 is beyond the published ones, 30000-30099"
+    tunnel = {"kind": "tunnel", "namespace": "ns", "pod": "web-0123", "port": 80, "unpublished": beyond}
+    through = by_node(taskId="0123456789", byNode=False, route=tunnel)
+    running.daemons_do(
+        agent={
+            "forwards": [
+                row(name="a", route="published", endpoints=[by_node(route=here), through]),
+                row(name="b", route="tunnel", endpoints=[by_node(route=node), through]),
+                row(name="c", route="tunnel", routeWanted="tunnel", endpoints=[through]),
+                row(name="d", route="direct", endpoints=[by_node(route=node), through]),
+            ]
+        }
+    )
+    launch.launch("agent", running.paths)
+    lines = {line[0]: line for line in kecs("port-forward", "list", "-o", "wide").out.splitlines()[1:]}
+
+    assert "published (kube-proxy balances)" in lines["a"]
+    assert "published 127.0.0.1:30080, 01234567 web-0123:80" in lines["a"]
+    assert f"tunnel ({beyond})" in lines["b"]
+    assert "beyond" not in lines["c"], "it was asked for"
+    assert "beyond" not in lines["d"], "what is taken is as good"
+
+
 @pytest.mark.parametrize("how", ["json", "yaml"])
 def test_list_as_data_has_every_member_of_the_contract(kecs, running, how):
     import yaml

@@ -161,6 +161,7 @@ def answer_controlplane(connection: socket.socket, does) -> bool:
     }
     bodies = {
         "/_kecs/status": [status],
+        "/_kecs/endpoints": [{"type": "snapshot", "version": 1, "targets": does.get("targets", [])}],
         "/_kecs/ps": [does.get("ps", {"services": [], "tasks": []})],
         "/_kecs/explain": [{"title": "t", "facts": ["f"], "withoutEffect": ["w"], "advice": ["a"]}],
         "/_kecs/logs": does.get("logs", []),

@@ -31,6 +31,7 @@ class FakeHome:
         self.paths = InstancePaths(self.path, "default")
         self.monkeypatch = monkeypatch
         monkeypatch.setenv("KECS_HOME", str(self.path))
+        monkeypatch.setenv("KECS_RUNTIME", "local")  # no cluster is made where k3d is installed
         for name in ("KECS_INSTANCE", "KECS_FAKE", "AWS_REGION", "AWS_DEFAULT_REGION", "NO_COLOR"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(launch, "command", self.command)
@@ -174,6 +175,7 @@ def row(**members: object) -> dict[str, object]:
         "autoReconnect": True,
         "owner": None,
         "auto": False,
+        "publish": None,
         "matched": None,
         "chosen": None,
     } | members

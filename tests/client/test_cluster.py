@@ -38,7 +38,7 @@ def on_cluster(home, kubeconfig):
 
 
 def start(home, **wishes):
-    given = {"environment": {}, "directory": "/tmp"} | wishes
+    given = {"environment": {}, "directory": "/tmp", "default_runtime": "local"} | wishes
     return lifetime.start(home.paths, Wishes(**given), quiet)
 
 

@@ -9,7 +9,7 @@ from tests.client.fakes import row
 
 from kecs.client import forward_log
 from kecs.client.admin_types import Explain, ExplainEvent
-from kecs.client.explain_forward import Surroundings, explain, forward, standing
+from kecs.client.explain_forward import Publication, Surroundings, explain, forward, standing
 from kecs.errors import ExitCode, KecsError
 
 TARGET = Explain(
@@ -200,3 +200,26 @@ def test_of_a_long_log_the_end_is_read(tmp_path):
 
 def test_no_log_is_no_event(tmp_path):
     assert forward_log.read(tmp_path / "nothing.log", "f", 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "says", "advises"),
+    [
+        (Publication(leads_to=30081, node_port=30081), "leads to node port 30081, which is its", False),
+        (Publication(leads_to=30081, node_port=30082), "30081, and its service has 30082", True),
+        (Publication(leads_to=30081), "30081, and its service has none", False),
+        (Publication(node_port=30081), "port 18080 is not on k3d's load balancer", True),
+        (Publication(trouble=KecsError("Docker is down")), "cannot be told: Docker is down", False),
+    ],
+)
+def test_a_published_port_is_told_with_where_it_leads(found, says, advises):
+    around = Surroundings(target=TARGET, publication=found)
+    it = told(around, publish=18080)
+    again = (
+        "`kecs port-forward start service prod/web :80 --publish 18080 --name prod-web` publishes it anew, "
+        "and leaves the forward as it is"
+    )
+    assert any(says in fact for fact in it.facts), it.facts
+    assert (again in it.advice) is advises
+    of_a_file = told(around, publish=18080, owner="/f.yaml")
+    assert any("run --config /f.yaml` publishes it anew" in text for text in of_a_file.advice) is advises

@@ -26,7 +26,8 @@ def quiet(_text: str) -> None:
 
 
 def start(home, **wishes):
-    given = {"environment": {"PATH": "/bin", "AWS_REGION": "eu-north-1"}, "directory": "/tmp"} | wishes
+    known = {"environment": {"PATH": "/bin", "AWS_REGION": "eu-north-1"}, "directory": "/tmp"}
+    given = known | {"default_runtime": "local"} | wishes
     return lifetime.start(home.paths, Wishes(**given), quiet)
 
 

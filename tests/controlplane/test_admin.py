@@ -43,6 +43,9 @@ class Served:
             agent=PeerStatus(state="absent"),
         )  # fmt: skip
 
+    def held(self, task):
+        return self.world.controller.held(task)
+
     def troubles(self, row):
         return self.world.controller.troubles(row)
 

@@ -15,6 +15,7 @@ from tests.controlplane.world import (
 
 from kecs.controlplane.explain import explain_service, explain_task
 from kecs.controlplane.explain_tags import explain_tags
+from kecs.ecs.context import RuntimeTraits
 from kecs.ecs.model import Container, Node, NodePort, Service, ServiceEvent, TaskPort
 from kecs.errors import ExitCode, KecsError
 
@@ -234,6 +235,23 @@ def test_a_task_of_pods_is_told_with_its_pod_and_its_ways():
     assert any("node port 30080 on 192.0.2.1" in fact for fact in told.facts)
     assert "a tunnel to the pod reaches port 80" in told.facts
     assert not any("answers on" in fact for fact in told.facts)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (node_port(applied=True), "port 80/tcp is published on 127.0.0.1:30080"),
+        (
+            node_port(port=31234, applied=True),
+            "port 80/tcp is not published: node port 31234 is beyond the published ones, 30000-30099",
+        ),
+    ],
+)
+def test_it_is_told_what_is_published_on_this_machine(row, says):
+    rows = state_of(task_definition(), service(), pod(), NODE, row)
+    traits = RuntimeTraits(name="k3d", published=range(30000, 30100))
+    assert says in explain_service(rows, REGION, "default", "web", traits=traits).facts
+    assert not any("published" in fact for fact in explain_service(rows, REGION, "default", "web").facts)
 
 
 def test_what_stands_in_no_row_comes_right_after_the_standing():

@@ -287,6 +287,25 @@ def test_what_somebody_else_changes_is_applied_again(short_path, how):
     asyncio.run(main())
 
 
+def test_nobody_goes_by_a_node_port_that_somebody_took_away_before_it_is_applied_again(short_path):
+    async def main():
+        cluster = FakeCluster()
+        async with World.open(short_path, None, task_definition(), cluster=cluster) as world:
+            await create(world)
+            await world.until(lambda: rows(world) and rows(world)[80].applied, "applied")
+            number = rows(world)[80].port
+            [mine] = cluster.has.values()
+            cluster.gate = asyncio.Event()
+            cluster.spoil("web", None)
+            await world.until(lambda: not rows(world)[80].applied, "it is known that it is gone")
+            cluster.gate.set()
+            await world.until(lambda: rows(world)[80].applied, "it is there again")
+            assert rows(world)[80].port == number
+            assert cluster.has == {mine.key: mine}
+
+    asyncio.run(main())
+
+
 def test_a_change_made_while_we_apply_is_not_lost(short_path):
     async def main():
         cluster = FakeCluster()

@@ -289,8 +289,8 @@ class FakeCluster:
 class World:
     """A store, a runtime, a hub and a controller on one event loop."""
 
-    def __init__(self, path, machine, store, cluster=None):
-        """With a `cluster` tasks are pods, and it is their network."""
+    def __init__(self, path, machine, store, cluster=None, images=None):
+        """With a `cluster` tasks are pods, and it is their network; `images` brings what they run to it."""
         self.machine, self.store, self.cluster = machine, store, cluster
         self.traits = PODS if cluster is not None else RuntimeTraits()
         self.runtime = FakeRuntime(machine)
@@ -306,17 +306,18 @@ class World:
                 region=region or REGION, now=time.time(), new_id=new_id, runtime=self.traits, knobs=KNOBS
             ),
             exposes=cluster,
+            images=images,
         )
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, path, machine=None, *rows, taken_up=True, cluster=None):
+    async def open(cls, path, machine=None, *rows, taken_up=True, cluster=None, images=None):
         """Open the database at `path`, put `rows`, and let a controller take them up."""
         store = await Store.open(path / "kecs.duckdb")
         await store.transact(lambda tx: [tx.put(row) for row in rows])
         if cluster is not None:
             cluster.attach()
-        world = cls(path, machine or Machine(), store, cluster)
+        world = cls(path, machine or Machine(), store, cluster, images)
         try:
             if taken_up:
                 await world.controller.open()

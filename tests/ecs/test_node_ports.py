@@ -210,3 +210,67 @@ def test_services_are_exposed_by_every_port_of_a_living_deployment_once(pods):
     register(pods, "two", containers=TWO)
     update(pods, taskDefinition="two:2")
     assert node_ports.ports_of_service(pods.state, row(pods)) == [(80, "tcp"), (81, "tcp"), (81, "udp")]
+
+
+def publish(ecs: Ecs, numbers: range) -> None:
+    ecs.runtime = dataclasses.replace(ecs.runtime, published=numbers)
+
+
+def test_published_numbers_are_given_first_and_then_the_rest_of_the_range():
+    ecs = on_pods(range(30000, 30006))
+    publish(ecs, range(30002, 30004))
+    for name in "abcdef":
+        create(ecs, name, networkConfiguration=PUBLIC)
+    given = [rows(ecs)[name, 80, "tcp"] for name in "abcdef"]
+    assert set(given[:2]) == {30002, 30003}
+    assert set(given[2:]) == {30000, 30001, 30004, 30005}
+    with pytest.raises(LimitExceededException, match="from 30000 to 30005"):
+        create(ecs, "g", networkConfiguration=PUBLIC)
+
+
+def test_udp_leaves_what_is_published_to_tcp_while_it_can():
+    """Only TCP is published, and a row's number is in no other row, whatever its protocol."""
+    ecs = on_pods(range(30000, 30003))
+    publish(ecs, range(30000, 30002))
+    register(ecs, "two", containers=TWO)
+    create(ecs, definition="two", networkConfiguration=PUBLIC)
+    assert rows(ecs)["web", 81, "udp"] == 30002
+    assert {rows(ecs)["web", 80, "tcp"], rows(ecs)["web", 81, "tcp"]} == {30000, 30001}
+
+    other = on_pods(range(30000, 30003))
+    publish(other, range(30000, 30003))
+    register(other, "two", containers=TWO)
+    create(other, definition="two", networkConfiguration=PUBLIC)
+    assert rows(other)["web", 81, "udp"] in range(30000, 30003), "there is no other"
+
+
+def test_what_moves_stays_among_the_published_while_one_is_left():
+    ecs = on_pods(range(30000, 30010))
+    publish(ecs, range(30004, 30006))
+    create(ecs, networkConfiguration=PUBLIC)
+    [mine] = ecs.state.scan(NodePort)
+    moved = ecs.write(lambda tx: node_ports.move(tx, mine, {mine.port}, ecs.context()))
+    assert {mine.port, moved.port} == {30004, 30005}
+    beyond = ecs.write(lambda tx: node_ports.move(tx, moved, {30004, 30005}, ecs.context()))
+    assert beyond.port in {*range(30000, 30004), *range(30006, 30010)}
+
+
+@pytest.mark.parametrize("published", [range(29990, 30005), range(40000, 40010), None])
+def test_nothing_outside_the_range_is_given_although_it_is_published(published):
+    ecs = on_pods(range(30000, 30010))
+    ecs.runtime = dataclasses.replace(ecs.runtime, published=published)
+    for number in range(10):
+        create(ecs, f"s{number}", networkConfiguration=PUBLIC)
+    given = [rows(ecs)[f"s{number}", 80, "tcp"] for number in range(10)]
+    assert sorted(given) == list(range(30000, 30010))
+    if published == range(29990, 30005):
+        assert sorted(given[:5]) == list(range(30000, 30005))
+
+
+def test_a_number_that_the_cluster_has_stays_when_others_are_published(pods):
+    create(pods, networkConfiguration=PUBLIC)
+    before = rows(pods)
+    publish(pods, range(30100, 30110))
+    pods.runtime = dataclasses.replace(pods.runtime, node_ports=range(30000, 30110))
+    settle(pods)
+    assert rows(pods) == before

@@ -101,6 +101,7 @@ DIFFERENT = {
     "probe": (Probe(), "probe none -> tcp every 5 s (timeout 2 s, failures 3)"),
     "notify": (Notify(command=["say", "it"]), "notify nobody -> command say it"),
     "strict": (True, "strict false -> true"),
+    "publish": (18080, "publish none -> 18080"),
 }
 
 
@@ -293,3 +294,36 @@ def test_every_history_settles_and_nobody_elses_forward_is_touched(history):
     for owner in ("/one", "/two"):
         existing = carry_out(apply.plan(owner, [], existing, region=REGION), existing, owner)
     assert all(one.owner is None for one in existing)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "other", "says"),
+    [
+        (spec("a", publish=18080), there("b", 1, owner=None, publish=18080), "18080 of `a` belongs to"),
+        (
+            spec("a", publish=18080),
+            there("b", 1, owner="/x", ended="gone", publish=18080),
+            "18080 of `a` belongs to the forward `b` of `/x`",
+        ),
+        (spec("a", publish=18080), there("b", 18080, owner=None), "18080 of `a` belongs to"),
+        (spec("a", 18080), there("b", 1, owner=None, publish=18080), "18080 of `a` belongs to"),
+        (spec("a", publish=20007), there("a", 20007), "20007 of `a` is its local port"),
+    ],
+)
+def test_a_port_that_docker_holds_or_shall_hold_is_in_the_way(wanted, other, says):
+    (conflict,) = plan([wanted], [other]).conflicts
+
+    assert says in conflict.message
+    assert "`publish`" in conflict.hint or "`localPort`" in conflict.hint
+
+
+def test_published_ports_change_hands_within_a_file():
+    existing = [there("a", 20001, publish=18080), there("b", 20002, publish=18081)]
+    planned = plan([spec("a", publish=18081), spec("b", publish=18080)], existing)
+
+    assert signs(planned) == ["~ a", "~ b"]
+    assert not any(step.rebinds for step in planned.steps), "the listener stays"
+
+
+def test_one_that_ended_does_not_listen_where_docker_shall():
+    assert plan([spec("a", publish=18080)], [there("b", 18080, owner=None, ended="gone")]).conflicts == ()

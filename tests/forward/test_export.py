@@ -120,8 +120,13 @@ SPECS = st.builds(
 )
 def test_what_is_exported_parses_back_to_the_same(specs, names):
     """Whatever words stand in tags and commands, e.g. `no`, `0x1f`, `é` or `#`."""
+    free = set(range(1, 10)) - {one.local_port for one in specs}
     specs = [
-        msgspec.structs.replace(one, strict=bool(one.target.tags) and one.hold_connections % 2 == 0)
+        msgspec.structs.replace(
+            one,
+            strict=bool(one.target.tags) and one.hold_connections % 2 == 0,
+            publish=free.pop() if one.target.service and one.hold_connections % 3 else None,
+        )
         for one in specs
     ]
     file = parse(export(specs, region=REGION, names=names), "exported.yaml")

@@ -304,6 +304,23 @@ def test_one_port_may_be_listened_on_at_two_addresses():
         # what goes together
         (one_forward(service=None), "3:5 forwards[0] a forward of `type: service` needs its `service`"),
         (one_forward(task="0123abcd"), "forwards[0].task `task` is for a forward of `type: task`"),
+        (one_forward(publish="0"), "`publish` must be a port from 1 to 65535, not `0`"),
+        (
+            one_forward(type="task", service=None, task="0123abcd", publish="18080"),
+            "forwards[0].publish `publish` is for a forward of `type: service`",
+        ),
+        (
+            one_forward(localPort="18080", publish="18080"),
+            "forwards[0].localPort the port 18080 is published in line 3: Docker listens on it",
+        ),
+        (
+            TWO_OF_ONE_PORT.replace("localPort: 80", "publish: 80"),
+            "4:64 forwards[1].publish the port 80 is published by the forward in line 3",
+        ),
+        (
+            TWO_OF_ONE_PORT.replace("localPort: 80}", "publish: 80}"),
+            "4:66 forwards[1].localPort the port 80 is published in line 3: Docker listens on it",
+        ),
         (one_forward(strict="true"), "forwards[0].strict `strict` is for a forward of `type: task`"),
         (
             one_forward(type="task", task="0123abcd"),
@@ -422,3 +439,10 @@ def test_what_is_accepted_is_a_sound_spec(loader, forward, defaults):
     with contextlib.suppress(WrongFile):
         for one in parse(yaml.safe_dump(document), "f").forwards:
             specs.check(one)
+
+
+def test_a_published_port_is_read_and_may_be_a_local_one_on_another_address():
+    text = one_forward(localPort="18080", publish="18080", address="'::1'")
+
+    (forward,) = parse(text, "pf.yaml").forwards
+    assert (forward.publish, forward.local_port) == (18080, 18080)

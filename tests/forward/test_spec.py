@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -202,3 +203,27 @@ def test_a_default_name_is_always_a_legal_one():
 def test_a_spec_from_elsewhere_is_checked_as_if_typed(wrong, says):
     with pytest.raises(TargetSyntaxError, match=says):
         spec.check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (spec.Target(type="task", task="0123abcd"), "only services are published"),
+        (spec.Target(type="task", tags={"A": "b"}), "only services are published"),
+    ],
+)
+def test_only_services_are_published(given, says):
+    with pytest.raises(spec.TargetSyntaxError, match=says):
+        spec.check(spec.ForwardSpec(target=given, publish=18080))
+
+
+@pytest.mark.parametrize("address", [[], ["127.0.0.1"], ["0.0.0.0"]])
+def test_a_published_port_is_not_the_local_one(address):
+    target = spec.Target(type="service", service="web")
+    given = spec.ForwardSpec(target=target, local_port=18080, publish=18080, address=address)
+
+    with pytest.raises(spec.TargetSyntaxError, match="cannot be the local port and the published one"):
+        spec.check(given)
+    spec.check(msgspec.structs.replace(given, address=["::1"]))
+    with pytest.raises(spec.TargetSyntaxError, match="not from 1 to 65535"):
+        spec.check(msgspec.structs.replace(given, publish=0))

@@ -54,6 +54,7 @@ class Home:
             "PATH": f"{KECS.parent}:{os.environ['PATH']}",
             "HOME": str(self.path),
             "KECS_HOME": str(self.path),
+            "KECS_RUNTIME": "local",
             "LANG": "C.UTF-8",
             **environment,
         }

@@ -23,6 +23,7 @@ from kecs.agent.relay import Relay
 from kecs.agent.runner import Runner
 from kecs.agent.state import AutoEntry, Entry
 from kecs.agent.waiting import wait_for_active
+from kecs.client import published
 from kecs.client import rpc_types as rpc
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
@@ -86,6 +87,7 @@ class Applier:
         for spec in request.forwards:
             checks.check_file_spec(spec)
             checks.check_route(spec, self._instance.runtime)
+            published.check(spec.publish, self._instance)
         line = await self._ask()
         async with self._one_at_a_time:
             steps = file_plan(request, self._book.entries(), line.targets, self._instance.region)
@@ -268,4 +270,5 @@ class Applier:
 
 def _want(step: Step) -> Want:
     wanted = step.spec.target_port
-    return Want(step.spec.address, step.spec.local_port, wanted if isinstance(wanted, int) else 0)
+    number = wanted if isinstance(wanted, int) else 0
+    return Want(step.spec.address, step.spec.local_port, number, step.spec.publish)

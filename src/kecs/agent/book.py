@@ -41,6 +41,8 @@ class Want(NamedTuple):
     local_port: int | None
     """None: one is chosen, the target port where that is possible."""
     target_port: int
+    publish: int | None = None
+    """Where Docker is to listen for it: not where one is chosen."""
 
 
 class Place(NamedTuple):
@@ -151,7 +153,7 @@ class Book:
         ours: dict[int, list[Runner]] = {}
         for runner in self.runners.values():
             ours.setdefault(runner.entry.local_port, []).append(runner)
-        given = {want.local_port for want in wants if want.local_port is not None}
+        given = {port for want in wants for port in (want.local_port, want.publish) if port is not None}
         avoid = given | (self.avoided_ports() if wants else set())
         places = []
         for want in wants:
@@ -169,6 +171,7 @@ class Book:
     def avoided_ports(self) -> set[int]:
         """Return the ports that must not be chosen: those of ours, and those that other instances name."""
         ours = {runner.entry.local_port for runner in self.runners.values()}
+        ours |= {one.entry.publish for one in self.runners.values() if one.entry.publish is not None}
         if self.config.names is not None:
             ours.add(self.config.names.port)
         ours |= {one.kept_port for one in self.resolver.picture.services() if one.kept_port is not None}

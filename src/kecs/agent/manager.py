@@ -25,6 +25,7 @@ from kecs.agent.runner import OnState, Runner
 from kecs.agent.state import Entry, NamesEntry
 from kecs.agent.tunnels import Tunnels
 from kecs.agent.waiting import wait_for_active
+from kecs.client import published
 from kecs.client import rpc_types as rpc
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
@@ -123,9 +124,13 @@ class Manager:
         for spec in request.forwards:
             checks.check_spec(spec)
             checks.check_route(spec, self._instance.runtime)
+            published.check(spec.publish, self._instance)
         line = await self._ask()
         async with self._one_at_a_time:
             wishes = [checks.find(spec, line.targets, self._instance.region) for spec in request.forwards]
+            if request.dry_run:
+                plan(wishes, self.book.entries())
+                return rpc.StartReply(forwards=[])
             started = self._start_all(wishes, line, request.owner)
         if request.wait is not None:
             await wait_for_active([runner for runner, _ in started], request.wait)
@@ -256,4 +261,4 @@ class Manager:
 
 
 def _want(wish: Wish) -> Want:
-    return Want(wish.spec.address, wish.spec.local_port, wish.target_port)
+    return Want(wish.spec.address, wish.spec.local_port, wish.target_port, wish.spec.publish)

@@ -13,6 +13,7 @@ import msgspec
 from kecs.agent.checks import Wish
 from kecs.agent.state import Entry
 from kecs.errors import ExitCode, KecsError
+from kecs.forward import addresses
 from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, ForwardSpec, Retry, Target, default_name
 
 
@@ -34,6 +35,7 @@ def plan(wishes: Sequence[Wish], existing: Sequence[Entry]) -> list[Entry | New]
             target = msgspec.structs.replace(wish.spec.target, task=wish.task_id)  # the whole id
             member = New(wish, wish.spec.name or default_name(target, taken))
             taken.add(member.name)
+            _check_ports(member, [*existing, *(one for one in planned if isinstance(one, New))])
         planned.append(member)
     return planned
 
@@ -50,6 +52,32 @@ def _same_as(wish: Wish, existing: Iterable[Entry]) -> Entry | None:
                 return entry
             raise _name_taken(entry)
     return None
+
+
+def _check_ports(member: New, others: Iterable[Entry | New]) -> None:
+    """Refuse a port that Docker holds for another forward, or shall hold and another one listens on.
+
+    What two forwards want to listen on is found by binding it.
+    """
+    mine = member.wish.spec
+    for other in others:
+        theirs = other.wish.spec if isinstance(other, New) else other.spec
+        free = isinstance(other, Entry) and other.ended is not None  # it does not listen
+        wanted = mine.publish is not None and (
+            mine.publish == theirs.publish or (not free and _listens(theirs, mine.publish))
+        )
+        if wanted or (theirs.publish is not None and _listens(mine, theirs.publish)):
+            port = mine.publish if wanted else theirs.publish
+            raise KecsError(
+                f"port {port} belongs to the forward `{other.name}`",
+                f"choose another, or `kecs port-forward stop {other.name}`",
+                ExitCode.CONFLICT,
+            )
+
+
+def _listens(spec: ForwardSpec, port: int) -> bool:
+    """Tell whether the forward is to listen where Docker publishes `port`."""
+    return spec.local_port == port and addresses.collide(spec.address, addresses.PUBLISHED)
 
 
 def _planned(wish: Wish, planned: Iterable[Entry | New]) -> New | None:
@@ -92,6 +120,7 @@ def _does(entry: Entry, wish: Wish) -> bool:
         and spec.retry in (Retry(), entry.retry)
         and spec.probe in (None, entry.probe)
         and spec.notify in (None, entry.notify)
+        and spec.publish in (None, entry.publish)
         and spec.local_port in (None, entry.local_port)
         and spec.address in ([], entry.address)
         and spec.route in ("auto", entry.route)

@@ -1,9 +1,9 @@
 """From a port's routes to the relay loop's endpoints: what is tried first, what belongs to whom. No I/O.
 
-`kecs.agent.picture` calls it. A local task is dialled where it listens. A Pod has two ways
-(docs/design/contracts.md, 2): the address of each node with the Service's node port, behind which
-Kubernetes chooses the task, and a tunnel to this one Pod. So a node's address is one endpoint, however many
-tasks are behind it, and belongs to none of them.
+`kecs.agent.picture` calls it. A local task is dialled where it listens. A Pod has up to three ways
+(docs/design/contracts.md, 2): the address of each node with the Service's node port and the same port
+published on this machine, behind which Kubernetes chooses the task, and a tunnel to this one Pod. So a
+node's address is one endpoint, however many tasks are behind it, and belongs to none of them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,14 @@ from kecs.net.messages import Endpoint
 PATIENCE = 1.0
 """Seconds for a connect to a node: then another one, then the tunnel (docs/design/contracts.md, 2)."""
 
-DIRECT, TUNNEL = 0, 1
-"""Ranks: what works directly is not sent through the API server."""
+DOUBT = 0.025
+"""Seconds in which a published port ends a connection when nobody is behind it: the program that listens
+there is told by the node at once. A client waits so long before its first byte is passed on."""
 
-_NODE = "node/"
+DIRECT, PUBLISHED, TUNNEL = 0, 1, 2
+"""Ranks: what works directly is not sent through another program, nor through the API server."""
+
+_NODE, _PUBLISHED = "node/", "published/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,43 +47,44 @@ def endpoints_of(
     """
     ways = list(_ways(entry, tasks))
     anyone = entry.type == "service" and entry.auto_reconnect  # whichever task Kubernetes chooses is right
-    nodes: dict[tuple[str, int], list[_Way]] = {}
+    nodes: dict[tuple[str, int, bool], list[_Way]] = {}
     endpoints: list[Endpoint] = []
     rows: list[EndpointRow] = []
     for way in ways:
         route = way.route
         if _by_a_node(way):
             if (anyone or alone) and entry.route != "tunnel":
-                nodes.setdefault((route.host or "", route.port), []).append(way)
+                nodes.setdefault((route.host or "", route.port, route.published), []).append(way)
         elif entry.route in ("auto", route.kind):
             rows.append(_row(way.task, route, [way]))
             if way.port.ready or way.port.draining:
                 endpoints.append(_endpoint(way))
-    for (host, port), behind in nodes.items():
+    for behind in nodes.values():
         row = _row(behind[0].task if alone else None, behind[0].route, behind)
         rows.append(row)
         if row.ready or row.draining:
-            endpoints.append(
-                Endpoint(f"{_NODE}{host}:{port}", host, port, row.draining, DIRECT, "", PATIENCE)
-            )
+            endpoints.append(_endpoint_of_a_node(row))
     return tuple(endpoints), tuple(rows)
 
 
 def id_of(row: EndpointRow) -> str:
     """Return the id of the endpoint that `row` shows."""
     if row.task_id is None or row.by_node:
-        return f"{_NODE}{row.route.host}:{row.route.port}"
+        prefix = _PUBLISHED if row.route.published else _NODE
+        return f"{prefix}{row.route.host}:{row.route.port}"
     return row.task_id
 
 
 def is_node(endpoint: str) -> bool:
-    """Tell whether this is the id of a node's address, and no task's."""
-    return endpoint.startswith(_NODE)
+    """Tell whether this is the id of a node's address or published port, and no task's."""
+    return endpoint.startswith((_NODE, _PUBLISHED))
 
 
 def kind_of(endpoint: Endpoint) -> str:
-    """Return `direct` or `tunnel`."""
-    return "tunnel" if endpoint.carrier else "direct"
+    """Return `direct`, `published` or `tunnel`."""
+    if endpoint.carrier:
+        return "tunnel"
+    return "published" if endpoint.id.startswith(_PUBLISHED) else "direct"
 
 
 def matches(entry: Entry, port: EndpointPort) -> bool:
@@ -111,6 +116,20 @@ def _endpoint(way: _Way) -> Endpoint:
         carrier = f"{route.namespace}/{route.pod}"
         return Endpoint(way.task, "", route.port, way.port.draining, TUNNEL, carrier)
     return Endpoint(way.task, route.host or "", route.port, way.port.draining)
+
+
+def _endpoint_of_a_node(row: EndpointRow) -> Endpoint:
+    route = row.route
+    published = route.published
+    return Endpoint(
+        id_of(row),
+        route.host or "",
+        route.port,
+        row.draining,
+        PUBLISHED if published else DIRECT,
+        patience=PATIENCE,
+        doubt=DOUBT if published else None,
+    )
 
 
 def _row(task: str | None, route: Route, behind: list[_Way]) -> EndpointRow:

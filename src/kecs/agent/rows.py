@@ -56,6 +56,7 @@ def row_of(
         auto_reconnect=entry.auto_reconnect,
         owner=entry.owner,
         auto=entry.auto,
+        publish=entry.publish,
         matched=resolution.matched,
         chosen=resolution.chosen,
     )

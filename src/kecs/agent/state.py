@@ -71,6 +71,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     probe: Probe | None = None
     notify: Notify | None = None
     strict: bool = False
+    publish: _Port | None = None
+    """Port of 127.0.0.1 that k3d's load balancer is to lead to the service: the command line has it so."""
     owner: str | None = None
     """Real path of the file that defines it; None: by hand."""
     auto: bool = False
@@ -124,6 +126,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
             probe=spec.probe,
             notify=spec.notify,
             strict=spec.strict,
+            publish=spec.publish,
             **chosen,
         )
 
@@ -151,6 +154,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
             probe=self.probe,
             notify=self.notify,
             strict=self.strict,
+            publish=self.publish,
         )
 
 

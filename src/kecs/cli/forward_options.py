@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from kecs.cli import complete
+from kecs.cli import complete, forward_publish
 from kecs.cli.commands import Command, pass_session, rows_option
 
 WAIT = 30.0
@@ -35,7 +35,7 @@ class WaitCommand(Command):
 
 def of_services(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the session and the options of `start service`."""
-    return _with(function, (*_START, *_PROMISES))
+    return _with(function, (*_START, *_PROMISES, *_PUBLISH))
 
 
 def of_tasks(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,6 +144,19 @@ _TAGS = (
     ),
 )
 """For a task only."""
+
+
+_PUBLISH = (
+    click.option(
+        "--publish",
+        metavar="HOSTPORT",
+        help="Have k3d's load balancer lead this port of 127.0.0.1 to the service too: Docker itself holds "
+        "it, whether KECS runs or not (runtime k3d with `--load-balancer`). The edit that this takes cuts "
+        "the load balancer's connections.",
+    ),
+    forward_publish.yes_option,
+)
+"""For a service only."""
 
 
 def _is_number(text: str) -> bool:

@@ -40,6 +40,8 @@ def print_lines(reply: ApplyReply, *, here: str | None, dry_run: bool) -> None:
         for change in step["changes"]:
             out.line(f"    {out.clean(change)}")
         there = is_there(step, dry_run=dry_run)
+        if there and step["forward"]["publish"]:
+            out.line(f"    {forward_row.published(step['forward'])}")
         if by_name and there and (url := forward_row.by_name(step["forward"], *by_name)):
             out.line(f"    {url}")
     if by_name:

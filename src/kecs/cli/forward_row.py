@@ -41,6 +41,11 @@ def url(row: Row) -> str:
     return f"http://{local(row)}"
 
 
+def published(row: Row) -> str:
+    """Return where Docker holds a port for the forward."""
+    return f"http://127.0.0.1:{row['publish']} (published on k3d's load balancer)"
+
+
 def local(row: Row) -> str:
     """Return where the forward listens: `127.0.0.1:8080`."""
     return host_port(row["address"], row["localPort"])
@@ -80,7 +85,8 @@ def header(*, wide: bool) -> list[str]:
     """Return the names of the columns."""
     names = ["NAME", "STATE", "LOCAL", "TARGET", "OPEN", "TOTAL", "HELD", "REASON"]
     if wide:
-        names[7:7] = ["ID", "ROUTE", "ENDPOINTS", "CHOSEN", "IN", "OUT", "REGION", "OWNER", "LAST ERROR"]
+        names[7:7] = ["ID", "ROUTE", "PUBLISH", "ENDPOINTS", "CHOSEN", "IN", "OUT"]
+        names[-1:-1] = ["REGION", "OWNER", "LAST ERROR"]
     return names
 
 
@@ -94,6 +100,7 @@ def cells(row: Row, *, wide: bool) -> list[str]:
         found += [
             row["id"],
             _route(row),
+            f"127.0.0.1:{row['publish']}" if row.get("publish") else "-",
             ", ".join(_endpoint(endpoint) for endpoint in row["endpoints"]) or "-",
             chosen(row) or "-",
             out.size(row["bytes"]["in"]),
@@ -106,11 +113,20 @@ def cells(row: Row, *, wide: bool) -> list[str]:
 
 
 def _route(row: Row) -> str:
-    """Return the route of the next connection; on a node port Kubernetes chooses the task."""
-    route = row["route"] or "-"
-    balanced = route == "direct" and any(endpoint["byNode"] for endpoint in row["endpoints"])
-    forced = f" (only {row['routeWanted']})" if row["routeWanted"] not in ("auto", route) else ""
-    return f"{route} (kube-proxy balances)" if balanced else route + forced
+    """Return the route of the next connection; on a node port Kubernetes chooses the task.
+
+    Where others are published on this machine, a tunnel says why this one is not.
+    """
+    route, wanted = row["route"] or "-", row["routeWanted"]
+    if route == "published" or (route == "direct" and any(one["byNode"] for one in row["endpoints"])):
+        return f"{route} (kube-proxy balances)"
+    if wanted not in ("auto", route):
+        return f"{route} (only {wanted})"
+    why = (
+        one["route"].get("unpublished") for one in row["endpoints"] if (route, wanted) == ("tunnel", "auto")
+    )
+    found = next(filter(None, why), None)
+    return f"{route} ({out.clean(found)})" if found else route
 
 
 def _endpoint(endpoint: Row) -> str:
@@ -119,5 +135,6 @@ def _endpoint(endpoint: Row) -> str:
     state = " draining" if endpoint["draining"] else "" if endpoint["ready"] else " not ready"
     if endpoint.get("failing"):
         state = " failing its probe"
-    whose = "node" if endpoint["byNode"] else endpoint["taskId"][:8]
+    by_node = "published" if route.get("published") else "node"
+    whose = by_node if endpoint["byNode"] else endpoint["taskId"][:8]
     return f"{whose} {where}{state}"

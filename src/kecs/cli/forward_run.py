@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from kecs.cli import config_file, forward_changes, forward_plan, targets
+from kecs.cli import config_file, forward_changes, forward_plan, forward_publish, targets
 from kecs.cli import forward_options as options
 from kecs.cli.commands import pass_session, rows_option
 from kecs.cli.session import Session
 from kecs.errors import ExitCode, KecsError
 
 if TYPE_CHECKING:
-    from kecs.client.rpc_types import ApplyReply
+    from kecs.cli.forward_publish import Publishing
+    from kecs.client.rpc_types import ApplyReply, ApplyRequest
     from kecs.forward.file import FileSpec
 
 
@@ -31,6 +32,7 @@ class Wish(NamedTuple):
     wait: float | None
     names: bool
     output: str | None
+    yes: bool
 
 
 @click.command("run", cls=options.WaitCommand)
@@ -52,6 +54,7 @@ class Wish(NamedTuple):
     help="Let services answer by name too, as `names: true` in the file: "
     "`http://SERVICE.CLUSTER.localhost:PORT/`.",
 )
+@forward_publish.yes_option
 @rows_option("json", "yaml")
 @pass_session
 def run(
@@ -61,13 +64,15 @@ def run(
     wait: str | None,
     watch: bool,
     names: bool,
+    yes: bool,
     output: str | None,
 ) -> None:
     """Start the forwards of a file; run again, change only what differs.
 
     What is done is printed: `+` start, `~` change, `=` keep, `-` stop what the file no longer names. Other
     forwards are left alone; a name or port that belongs to one of them is a conflict, before anything
-    changes. What does not exist yet is waited for.
+    changes. What does not exist yet is waited for. Ports to publish are given to k3d's load balancer in one
+    edit, which cuts that one's connections for a while: it says what and asks.
     """
     wish = Wish(
         config=config,
@@ -76,6 +81,7 @@ def run(
         wait=None if wait is None else targets.seconds(wait),
         names=names,
         output=output,
+        yes=yes,
     )
     if watch and output:
         raise KecsError("`--watch` prints plans as they come", "leave out `-o`", ExitCode.USAGE)
@@ -125,11 +131,13 @@ def apply(session: Session, wish: Wish, spec: FileSpec) -> ApplyReply:
         names=spec.names or wish.names,
         dry_run=wish.dry_run,
     )
+    publishing = _publishing(session, wish, request)
     reply = launch.ask_agent(session.paths, session.note, lambda agent: agent.apply(request))
     for warning in reply.warnings:
         session.warn(warning)
     if wish.wait is not None and not wish.dry_run:
         reply = wait_for_all(session, reply, wish.wait)
+    failed = _publish(publishing) if publishing is not None and not wish.dry_run else None
     if wish.output:
         forward_plan.print_document(reply, wish.output)
     else:
@@ -139,7 +147,55 @@ def apply(session: Session, wish: Wish, spec: FileSpec) -> ApplyReply:
         session.note(f"{forward_plan.summary(reply)}; nothing was changed")
     elif not reply.steps:
         session.note("the file names no forward, and none was stopped")
+    if publishing is not None and failed is None and not wish.dry_run:
+        ports = {one.publish for one in spec.forwards if one.publish is not None}
+        failed = publishing.prove(forward_publish.rows(session), ports)
+    if failed is not None:
+        raise failed
     return reply
+
+
+def _publish(publishing: Publishing) -> KecsError | None:
+    """Have the load balancer lead to the forwards of the file, which stay also when it cannot."""
+    try:
+        publishing.add()
+    except KecsError as error:
+        again = "the forwards are there; the same command publishes what is missing"
+        return KecsError(error.message, f"{error.hint}; {again}" if error.hint else again, error.exit_code)
+    publishing.say_late()
+    return None
+
+
+def _publishing(session: Session, wish: Wish, request: ApplyRequest) -> Publishing | None:
+    """Ask for the edits that the file needs, when everything else is known to be right; take away what goes.
+
+    None when neither the file nor what it started publishes anything.
+    """
+    import msgspec
+
+    from kecs.client import launch, published
+
+    instance = launch.require_running(session.paths)
+    for one in request.forwards:
+        published.check(one.publish, instance)
+    if instance.k3d is None or not instance.k3d.load_balancer:
+        return None
+    mine = forward_publish.of_specs(request.forwards, instance.region)
+    rows = [row for row in forward_publish.rows(session) if row.get("publish")]
+    before = [row for row in rows if row["owner"] == request.owner]
+    if not mine and not before:
+        return None
+    question = msgspec.structs.replace(request, dry_run=True)
+    launch.ask_agent(session.paths, session.note, lambda agent: agent.apply(question))
+    others = forward_publish.of_rows(row for row in rows if row["owner"] != request.owner)
+    publishing = forward_publish.Publishing(session, instance, yes=wish.yes)
+    publishing.plan([*mine, *others], {row["publish"] for row in before})
+    if wish.dry_run:
+        publishing.show()
+        return publishing
+    publishing.ask()
+    publishing.remove()
+    return publishing
 
 
 def wait_for_all(session: Session, reply: ApplyReply, seconds: float) -> ApplyReply:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kecs.cli import complete
+from kecs.cli import complete, forward_publish
 from kecs.cli import output as out
 from kecs.cli.commands import command, pass_session
+from kecs.cli.forward_row import Row
 from kecs.cli.session import Session
 from kecs.errors import ExitCode, KecsError
 
@@ -24,11 +25,21 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Let services no longer answer by name, as far as a command asked for it and not a file.",
 )
+@forward_publish.keep_option
+@forward_publish.yes_option
 @pass_session
-def stop(session: Session, forwards: tuple[str, ...], everything: bool, names: bool) -> None:
+def stop(
+    session: Session,
+    forwards: tuple[str, ...],
+    everything: bool,
+    names: bool,
+    keep_published: bool,
+    yes: bool,
+) -> None:
     """Close forwards and forget them: all that are named, or none when one is not there.
 
-    On a stopped instance nothing is started: exit code 5.
+    A published port is taken from k3d's load balancer first, which cuts its connections for a while: it says
+    what and asks. On a stopped instance nothing is started: exit code 5.
     """
     if bool(forwards) and everything:
         raise _unclear("forwards are named and `--all` is given")
@@ -37,16 +48,32 @@ def stop(session: Session, forwards: tuple[str, ...], everything: bool, names: b
     from kecs.client import instance, launch, lifetime
 
     paths = session.paths
-    if instance.require(paths).desired == "stopped":
+    described = instance.require(paths)
+    if described.desired == "stopped":
         raise launch.stopped(paths)
     if (everything or names) and not lifetime.has_forwards(paths):
         session.note("there is no port forward")
         return
+    publishing = None
+    if (forwards or everything) and described.k3d is not None and described.k3d.load_balancer:
+        leaving = _leaving(forward_publish.rows(session), forwards, everything=everything)
+        publishing = forward_publish.withdraw(session, described, leaving, keep=keep_published, yes=yes)
     with launch.connect_agent(paths, session.note) as agent:
         if forwards or everything:
             _stop(session, agent, forwards, everything=everything)
         if names:
             _close_names(session, agent)
+    if publishing is not None:
+        publishing.prove(forward_publish.rows(session))
+
+
+def _leaving(rows: list[Row], forwards: tuple[str, ...], *, everything: bool) -> list[Row]:
+    """Return the rows that are named; none when one is not there, which the agent then refuses."""
+    if everything:
+        return rows
+    named = [row for row in rows if {row["id"], row["name"]} & set(forwards)]
+    known = {word for row in named for word in (row["id"], row["name"])}
+    return named if set(forwards) <= known else []
 
 
 def _stop(session: Session, agent: AgentClient, forwards: tuple[str, ...], *, everything: bool) -> None:

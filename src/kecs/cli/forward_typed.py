@@ -37,6 +37,7 @@ def specs(
     retry: str | None = None,
     probe: str | None = None,
     notify: tuple[str, ...] = (),
+    publish: str | None = None,
 ) -> list[ForwardSpec]:
     """Turn what was typed into forwards, without asking any daemon. Raises usage errors."""
     from kecs.cli.start import check_region
@@ -54,12 +55,19 @@ def specs(
             "start them one by one, or leave the names to KECS",
             ExitCode.USAGE,
         )
+    if publish is not None and len(ports) > 1:
+        raise KecsError(
+            f"one port, `{publish}`, cannot be published for {len(ports)} forwards",
+            "start them one by one, each with its own `--publish`",
+            ExitCode.USAGE,
+        )
     check_region(region)
     listen = targets.addresses(address)
     try:
         whither = spec.parse_target(target, kind, region=region, tags=read_tags(tags))
         if name is not None:
             spec.check_name(name)
+        host_port = None if publish is None else spec.parse_publish(publish)
         pairs = [spec.parse_ports(pair) for pair in ports] or [
             spec.Ports(
                 spec.parse_local_port(local_port) if local_port is not None else None,
@@ -90,6 +98,7 @@ def specs(
             retry=read_retry(retry),
             probe=read_probe(probe),
             notify=read_notify(notify),
+            publish=host_port,
             **read_hold(hold),
         )
         for pair in pairs

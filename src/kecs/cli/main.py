@@ -29,6 +29,7 @@ COMMANDS = {
     "explain": Entry("kecs.cli.explain:explain", "Explain a service, a task or a forward: why it is so."),
     "doctor": Entry("kecs.cli.doctor:doctor", "Look over this machine: what is wrong, and what to do."),
     "env": Entry("kecs.cli.env:env", "Print what a shell needs for boto3 and the AWS CLI."),
+    "image": Entry("kecs.cli.image:image", "Bring images of this machine's Docker into the k3d cluster."),
     "secrets": Entry("kecs.cli.secrets:secrets", "Keep the values of secrets for task definitions."),
     "port-forward": Entry(
         "kecs.cli.port_forward:port_forward", "Forward ports to services and tasks (`pf`)."

@@ -32,12 +32,14 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
 @click.option(
     "--runtime",
     metavar="NAME",
-    help="What runs the tasks: `local`, processes of this machine (default), or `kubernetes`, pods.",
+    help="What runs the tasks, chosen once: `local`, processes of this machine; `k3d`, pods of a cluster "
+    "that KECS makes in Docker; `kubernetes`, pods of yours; `auto`, k3d where it and Docker answer, else "
+    "local. Default: $KECS_RUNTIME, else `auto`.",
 )
 @click.option(
     "--kubeconfig",
     metavar="PATH",
-    help="How the cluster is reached, chosen once. Default: $KUBECONFIG, else ~/.kube/config.",
+    help="How your cluster is reached, chosen once. Default: $KUBECONFIG, else ~/.kube/config.",
 )
 @click.option(
     "--context",
@@ -46,8 +48,47 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
 )
 @click.option(
     "--node-ports",
-    metavar="FIRST-LAST",
-    help="Where node ports of public services are taken from. The choice is kept. Default: 30000-32767.",
+    metavar="N|FIRST-LAST",
+    help="On your cluster: where node ports of public services are taken from, default 30000-32767; the "
+    "choice is kept. On k3d: how many, or which, are published on 127.0.0.1, chosen once; default: 100.",
+)
+@click.option(
+    "--load-balancer",
+    is_flag=True,
+    default=None,
+    help="Give the k3d cluster k3d's load balancer: `port-forward start --publish` needs it. Chosen once.",
+)
+@click.option(
+    "--agents",
+    type=click.IntRange(0, 100),
+    metavar="N",
+    help="Nodes of the k3d cluster beside its server, chosen once. Default: 0.",
+)
+@click.option(
+    "--k3s-image",
+    metavar="IMAGE",
+    help="Image of the k3d cluster's nodes, chosen once. Default: k3d's own.",
+)
+@click.option(
+    "--k3s-arg",
+    "k3s_args",
+    multiple=True,
+    metavar="ARG@NODES",
+    help="Passed on to `k3d cluster create`, as often as it is given; chosen once.",
+)
+@click.option(
+    "--registry",
+    "registries",
+    multiple=True,
+    metavar="NAME",
+    help="Registry of `k3d registry create` that the k3d cluster may pull from; chosen once.",
+)
+@click.option(
+    "--import",
+    "import_images",
+    type=click.Choice(("auto", "never")),
+    help="Whether images that only the local Docker has are brought into the k3d cluster; default: auto. "
+    "The choice is kept.",
 )
 @click.option(
     "--region",
@@ -70,15 +111,18 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
     began = time.monotonic()
     check_runtime(wishes["runtime"])
     check_region(wishes["region"])
-    check_node_ports(wishes["node_ports"])
-    check_cluster_options(session, wishes)
+    check_runtime(session.settings.runtime)
     from kecs import settings
     from kecs.client import lifetime
+    from kecs.client.wishes import Wishes
 
+    for several in ("k3s_args", "registries"):
+        wishes[several] = wishes[several] or None
     outcome = lifetime.start(
         session.paths,
-        lifetime.Wishes(
+        Wishes(
             **wishes,
+            default_runtime=session.settings.runtime,
             knobs=settings.knobs(session.settings),
             environment=dict(os.environ),
             directory=_here(),
@@ -103,38 +147,11 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
 
 def check_runtime(runtime: str | None) -> None:
     """Raise a usage error for a runtime that is not built."""
-    from kecs.client.lifetime import RUNTIMES
+    from kecs.client.choice import RUNTIMES
 
     if runtime is not None and runtime not in RUNTIMES:
         built = ", ".join(f"`{name}`" for name in RUNTIMES)
         raise KecsError(f"the runtime `{runtime}` is not built", f"built so far: {built}", ExitCode.USAGE)
-
-
-def check_node_ports(text: str | None) -> None:
-    """Raise a usage error for what is no range of ports."""
-    if text is None:
-        return
-    from kecs.ecs import node_ports
-
-    try:
-        node_ports.parse(text)
-    except ValueError as error:
-        raise KecsError(
-            str(error), f"write it as first and last port: `{node_ports.DEFAULT_RANGE}`", ExitCode.USAGE
-        ) from error
-
-
-def check_cluster_options(session: Session, wishes: dict[str, Any]) -> None:
-    """Raise a usage error where a new instance without a cluster is given one's options."""
-    given = [name for name in ("kubeconfig", "context", "node_ports") if wishes[name] is not None]
-    if not given or wishes["runtime"] == "kubernetes" or session.paths.instance_file.exists():
-        return
-    option = f"--{given[0].replace('_', '-')}"
-    raise KecsError(
-        f"`{option}` is for instances on a cluster",
-        f"add `--runtime kubernetes`, or leave `{option}` out",
-        ExitCode.USAGE,
-    )
 
 
 def check_region(region: str | None) -> None:

@@ -12,7 +12,8 @@ from kecs.errors import ExitCode, KecsError
 
 if TYPE_CHECKING:
     from kecs.client.admin_types import ClusterStatus, Status
-    from kecs.client.instance import Instance, Kubernetes
+    from kecs.client.instance import Instance, K3d, Kubernetes
+    from kecs.client.k3d import State
     from kecs.paths import InstancePaths
 
 
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 def status(session: Session, output: str | None) -> int:
     """Show how the instance is. Exit code 0: it runs, 5: it does not, 3: there is none.
 
-    One that should run and whose control plane has died is brought back first.
+    One that should run and whose control plane has died is brought back first. On k3d the states of the
+    cluster's nodes are shown.
     """
     from kecs.client import instance as instances
     from kecs.client import launch
 
     instance = instances.require(session.paths)
+    k3d = _look(session, instance) if instance.k3d is not None else None
     if instance.desired != "running":
         if output:
-            out.document(_row(instance, "stopped"), output)
+            out.document(_row(instance, "stopped", k3d), output)
         else:
             out.line(f"{instance.name}  stopped")
         session.note(f"start it by {session.command('start')}")
@@ -41,11 +44,11 @@ def status(session: Session, output: str | None) -> int:
     agent = _agent(session.paths)
     if output:
         document = (
-            _row(instances.require(session.paths), "running") | _details(answer) | {"agentStatus": agent}
+            _row(instances.require(session.paths), "running", k3d) | _details(answer) | {"agentStatus": agent}
         )
         out.document(document, output)
     else:
-        _print(answer, agent)
+        _print(answer, agent, k3d)
     return ExitCode.DONE
 
 
@@ -86,7 +89,25 @@ def _state(paths: InstancePaths, instance: Instance) -> str:
     return "running" if is_up(str(paths.controlplane_socket)) else "crashed"
 
 
-def _row(instance: Instance, state: str) -> dict[str, Any]:
+def _look(session: Session, instance: Instance) -> State:
+    """Return how the instance's own cluster is, and warn where that is not as it should be."""
+    import os
+
+    from kecs.client import k3d
+
+    found = k3d.look(session.paths, instance, os.environ)
+    running = instance.desired == "running"
+    if k3d.never_was(instance):
+        session.warn(f"its first start was interrupted: {session.command('start')} begins anew")
+    elif running and found.state != "running":
+        repair = f"; {session.command('start')} puts that right" if found.state != "unknown" else ""
+        session.warn(f"its cluster `{found.cluster}` is {found.state}: {found.detail}{repair}")
+    elif not running and found.state not in ("stopped", "absent", "unknown"):
+        session.warn(f"its cluster `{found.cluster}` is {found.state}: {session.command('stop')} stops it")
+    return found
+
+
+def _row(instance: Instance, state: str, k3d: State | None = None) -> dict[str, Any]:
     return {
         "name": instance.name,
         "id": instance.id,
@@ -98,7 +119,11 @@ def _row(instance: Instance, state: str) -> dict[str, Any]:
         "requireKey": instance.require_key,
         "directory": instance.directory,
         "createdAt": instance.created_at,
+        "auto": instance.auto,
         "kubernetes": _plain(instance.kubernetes),
+        "k3d": _of_k3d(instance.k3d, k3d),
+        "nodePorts": instance.node_ports,
+        "published": instance.published,
     }
 
 
@@ -110,6 +135,17 @@ def _plain(chosen: Kubernetes | None) -> dict[str, str] | None:
         "context": chosen.context,
         "clusterUid": chosen.cluster_uid,
     }
+
+
+def _of_k3d(chosen: K3d | None, found: State | None) -> dict[str, Any] | None:
+    """Return what was chosen of a cluster of k3d, and how it is where that was looked at."""
+    if chosen is None:
+        return None
+    import msgspec
+
+    plain: dict[str, Any] = msgspec.to_builtins(chosen)
+    del plain["docker"]  # DOCKER_* may hold what is nobody's business
+    return plain | (msgspec.to_builtins(found) if found is not None else {})
 
 
 def _details(answer: Status) -> dict[str, Any]:
@@ -145,7 +181,7 @@ def _agent(paths: InstancePaths) -> dict[str, Any] | None:
     return answer
 
 
-def _print(answer: Status, agent: dict[str, Any] | None) -> None:
+def _print(answer: Status, agent: dict[str, Any] | None, k3d: State | None) -> None:
     if agent is None:
         about = answer.agent.state
     elif "error" in agent:
@@ -170,6 +206,8 @@ def _print(answer: Status, agent: dict[str, Any] | None) -> None:
         rows.append(("names", f"http://SERVICE.CLUSTER.localhost:{agent['namesPort']}/"))
     if answer.cluster is not None:
         rows.insert(1, ("cluster", _cluster(answer.cluster)))
+    if k3d is not None:
+        rows.insert(1, ("k3d", f"{k3d.cluster}  {k3d.state}  {out.clean(k3d.detail)}"))
     for name, text in rows:
         out.line(f"{name:<14} {text}")
 

@@ -17,13 +17,14 @@ def stop(session: Session) -> None:
     """Stop the instance: its agent, its tasks, its control plane, so that nothing of it keeps running here.
 
     At the next start services start their tasks again and forwards are back on their ports; standalone
-    tasks are STOPPED. On a cluster all tasks go on, and the next start takes them up.
+    tasks are STOPPED. On k3d the cluster is stopped too; on your cluster all tasks go on, and the next start
+    takes them up.
     """
     from kecs.client import instance, lifetime
 
     if lifetime.stop(session.paths, session.note):
         session.note(f"the instance `{session.paths.name}` is stopped")
-        if instance.require(session.paths).kubernetes is not None:
+        if instance.require(session.paths).runtime == "kubernetes":
             session.note("its tasks go on: pods, Services and node ports stay on the cluster")
     else:
         session.note(f"the instance `{session.paths.name}` was stopped already")
@@ -32,14 +33,16 @@ def stop(session: Session) -> None:
 @command("destroy")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--force", is_flag=True, help="Delete the folder even where the cluster cannot be reached: its pods stay."
+    "--force",
+    is_flag=True,
+    help="Delete the folder even where the cluster cannot be reached: it stays as it is.",
 )
 @pass_session
 def destroy(session: Session, yes: bool, force: bool) -> None:
     """Stop the instance and delete its folder: its ECS resources, secrets, forwards and logs.
 
-    On a cluster its namespaces are deleted first, with everything in them. When the cluster cannot be
-    reached, nothing is deleted, unless `--force` says so.
+    On k3d its cluster is deleted first; on your cluster its namespaces, with everything in them. When the
+    cluster cannot be reached, nothing is deleted, unless `--force` says so.
     """
     from kecs.client import lifetime
 

@@ -103,7 +103,7 @@ class PsTask(Message, frozen=True, kw_only=True):
     """Of its pod; None on `local`."""
     pod: str | None = None
     waiting: str | None = None
-    """Why no node takes it yet."""
+    """Why it has not started yet: no node takes it, or its image is on its way to the cluster."""
 
 
 class PsService(Message, frozen=True, kw_only=True):

@@ -16,10 +16,12 @@ from kecs.paths import InstancePaths
 
 if TYPE_CHECKING:
     import h11
+    import msgspec
 
     from kecs.client import admin_types as admin
+    from kecs.client.endpoints import EndpointsLine
 
-M = TypeVar("M", bound="admin.Message")
+M = TypeVar("M", bound="msgspec.Struct")
 TIMEOUT = 10.0
 SHUTDOWN_TIMEOUT = 180.0
 """Seconds between two lines of a shutdown: ECS allows a stopTimeout of 120 s, and tasks are drained first."""
@@ -38,6 +40,12 @@ class ControlPlaneClient:
         from kecs.client import admin_types
 
         return self._get("/_kecs/status", {}, admin_types.Status)
+
+    def endpoints(self) -> EndpointsLine:
+        """Ask for all endpoints as they are now."""
+        from kecs.client.endpoints import EndpointsLine
+
+        return self._get("/_kecs/endpoints", {}, EndpointsLine)
 
     def ps(self, *, stopped: bool = False) -> admin.Ps:
         """List services and tasks; with `stopped` those tasks too that have ended."""

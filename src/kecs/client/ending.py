@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kecs import files
+from kecs.client import k3d
 from kecs.client import launch as launching
 from kecs.client.agent import NotRunning, WentAway, exit_code, hung
 from kecs.client.controlplane import ControlPlaneClient
@@ -63,8 +64,9 @@ def _end_tasks(paths: InstancePaths) -> None:
     """End what a control plane that died left running: `python -m kecs.controlplane … --stop`."""
     if not paths.database.exists() and not paths.tasks.exists():
         return
-    if require(paths).kubernetes is not None:
-        return  # pods stay
+    instance = require(paths)
+    if instance.kubernetes is not None and (instance.k3d is None or k3d.is_down(paths, instance)):
+        return  # pods stay, or there are none
     log = paths.controlplane_log
     try:
         with log.open("ab") as output:

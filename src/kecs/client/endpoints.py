@@ -19,6 +19,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     port: int
     namespace: str | None = None
     pod: str | None = None
+    published: bool = False
+    """A direct one at which something accepts before it knows whether there is anybody behind: a connect
+    proves nothing."""
+    unpublished: str | None = None
+    """Of a tunnel, on a cluster that has published ports: why none of them leads to this port."""
 
 
 class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -31,6 +36,8 @@ class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     ready: bool
     draining: bool
     routes: list[Route]
+    node_port: int | None = None
+    """In `Target.ports`: the port of each node that leads to it, once the cluster has it."""
 
 
 class EndpointTask(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -7,17 +7,20 @@ agent is never started. What cannot be asked becomes a sentence of the explanati
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from kecs import files
 from kecs.client import explain_forward, forward_log, launch
+from kecs.client import instance as instances
 from kecs.client.admin_types import Explain
 from kecs.client.agent import AgentClient, NotRunning
 from kecs.client.controlplane import ControlPlaneClient
-from kecs.client.explain_forward import Forward, Surroundings
+from kecs.client.explain_forward import Forward, Publication, Surroundings
 from kecs.errors import ExitCode, KecsError
 from kecs.paths import InstancePaths
 
@@ -70,12 +73,12 @@ def explain_a_forward(paths: InstancePaths, name: str, note: Note) -> Explain:
         target = _ask(launch.ensure_controlplane(paths, note), it)
     except KecsError as error:
         if explain_forward.is_missing(error):
-            around = Surroundings(agent=agent, events=around.events, missing=error)
+            around = replace(around, missing=error)
         else:
-            around = Surroundings(agent=agent, events=around.events, controlplane=error)
+            around = replace(around, controlplane=error)
     else:
-        around = Surroundings(agent=agent, events=around.events, target=target)
-    return explain_forward.explain(it, around)
+        around = replace(around, target=target)
+    return explain_forward.explain(it, replace(around, publication=_publication(paths, it)))
 
 
 def _ask(client: ControlPlaneClient, it: Forward) -> Explain:
@@ -86,6 +89,25 @@ def _ask(client: ControlPlaneClient, it: Forward) -> Explain:
     if it.tags and it.task_id is None:
         return client.explain("tags", it.cluster, json.dumps(dict(it.tags)), it.region)
     return client.explain("task", it.cluster, it.task_id or "", it.region)
+
+
+def _publication(paths: InstancePaths, it: Forward) -> Publication | None:
+    """Ask Docker for the published port of a forward."""
+    if it.publish is None or it.service is None:
+        return None
+    from kecs.client import k3d, published
+    from kecs.k3d.balancer import Balancer
+
+    instance = instances.require(paths)
+    try:
+        published.check(it.publish, instance)
+        targets = ControlPlaneClient(paths, TIMEOUT).endpoints().targets
+        balancer = Balancer(k3d.cluster_of(paths, k3d.tools_of(instance, os.environ)))
+        there = {one.host_port: one.node_port for one in balancer.mappings()}
+    except KecsError as error:
+        return Publication(trouble=error)
+    wanted = published.node_port_of(targets, it.region, it.cluster, it.service, it.target_port)
+    return Publication(leads_to=there.get(it.publish), node_port=wanted)
 
 
 def _forwards(paths: InstancePaths) -> tuple[list[Forward], KecsError | None]:

@@ -47,6 +47,8 @@ class Forward:
     """Ids of the tasks that it leads to now."""
     failing: Mapping[str, str] = field(default_factory=dict)
     """Id of a task that its probe took out of the balance -> what it answered."""
+    publish: int | None = None
+    """Port of 127.0.0.1 that k3d's load balancer is to lead to it."""
     refused: str | None = None
     """How the last connect failed that did."""
     refused_at: float = 0.0
@@ -67,6 +69,18 @@ class Forward:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """What k3d's load balancer does with the published port of a forward."""
+
+    leads_to: int | None = None
+    """Node port; None: the load balancer does not have the port."""
+    node_port: int | None = None
+    """The service's own; None while it has none."""
+    trouble: KecsError | None = None
+    """Why nobody could be asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What stands around a forward."""
 
@@ -80,6 +94,8 @@ class Surroundings:
     """Why the control plane does not tell."""
     events: tuple[ExplainEvent, ...] = ()
     """Of its log."""
+    publication: Publication | None = None
+    """None: it publishes nothing."""
 
 
 def forward(row: Mapping[str, Any]) -> Forward:
@@ -111,6 +127,7 @@ def forward(row: Mapping[str, Any]) -> Forward:
             for one in row.get("endpoints") or []
             if one.get("taskId") and one.get("failing")
         },
+        publish=row.get("publish"),
         refused=error.get("message"),
         refused_at=error.get("time", 0.0),
         created_at=row.get("createdAt", 0.0),
@@ -176,13 +193,32 @@ def _facts(it: Forward, around: Surroundings) -> Iterator[str]:
     if it.refused and it.state != "FAILED":
         at = time.strftime("%H:%M:%S", time.localtime(it.refused_at))
         yield f"the last connect that failed, at {at}: {it.refused}"
+    if around.publication is not None:
+        yield _published(it, around.publication)
     if around.target is not None:
         yield from around.target.facts
+
+
+def _published(it: Forward, found: Publication) -> str:
+    if found.trouble is not None:
+        return f"whether port {it.publish} is published cannot be told: {found.trouble.message}"
+    if found.leads_to is None:
+        return f"port {it.publish} is not on k3d's load balancer"
+    text = f"port {it.publish} of k3d's load balancer leads to node port {found.leads_to}"
+    if found.leads_to == found.node_port:
+        return f"{text}, which is its service's"
+    return f"{text}, and its service has {found.node_port or 'none'}"
 
 
 def _advice(it: Forward, around: Surroundings) -> Iterator[str]:
     for task in it.failing:
         yield f"`kecs logs {it.cluster}/{task[:8]}` shows what the task says that fails its probe"
+    found = around.publication
+    if found is not None and found.node_port is not None and found.leads_to != found.node_port:
+        again = f"`kecs port-forward start {_start(it)} --name {it.name}`"
+        if it.owner is not None:
+            again = f"`kecs port-forward run --config {it.owner}`"
+        yield f"{again} publishes it anew, and leaves the forward as it is"
     match it.state:
         case None:
             yield "`kecs port-forward agent restart` starts the agent; its forwards come back on their ports"
@@ -249,7 +285,8 @@ def _start(it: Forward, local_port: int | str = "") -> str:
         tags = "".join(f" --tag {shlex.quote(f'{key}={value}')}" for key, value in it.tags.items())
         return f"task {it.cluster}{port}{tags}{pinned}"
     name = it.service if it.service is not None else (it.task_id or "")[:8]
-    return f"{it.type} {it.cluster}/{name}{port}{pinned}"
+    published = f" --publish {it.publish}" if it.publish else ""
+    return f"{it.type} {it.cluster}/{name}{port}{pinned}{published}"
 
 
 def is_missing(error: KecsError) -> bool:

@@ -17,6 +17,7 @@ from kecs.paths import InstancePaths, instances
 
 VERSION = 1
 Desired = Literal["running", "stopped"]
+ImportImages = Literal["auto", "never"]
 
 
 class Kubernetes(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -27,6 +28,30 @@ class Kubernetes(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     context: str
     cluster_uid: str
     """UID of its namespace `kube-system`: what is behind the context must stay the same cluster."""
+
+
+class K3d(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The cluster that KECS makes for an instance with the runtime `k3d`: chosen at its first start."""
+
+    cluster: str
+    """`kecs-<instance>`: its name for k3d."""
+    api_port: int
+    """Port of the cluster's API on 127.0.0.1, published on the server itself."""
+    balancer_api_port: int | None = None
+    """The API's port on k3d's load balancer, which KECS does not use; None without one."""
+    load_balancer: bool = False
+    agents: int = 0
+    """Nodes beside the server."""
+    image: str | None = None
+    """Image of the nodes (`--k3s-image`); None: the one that k3d takes by default."""
+    k3s_args: tuple[str, ...] = ()
+    registries: tuple[str, ...] = ()
+    created: bool = False
+    """False: `k3d cluster create` did not come to its end; what is there of it is of no use."""
+    import_images: ImportImages = "auto"
+    """Whether images that only the local Docker has are brought into the nodes."""
+    docker: dict[str, str] = {}
+    """`DOCKER_*` of the environment at the first start: which Docker the cluster lives in."""
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=False):
@@ -54,10 +79,16 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """Where `kecs start` was called: the working directory of local processes."""
     knobs: dict[str, float] = {}
     """healthyAfter, readyTimeout, drain, timeScale where they were set."""
+    auto: str | None = None
+    """Why `--runtime auto` chose this runtime, a sentence; None: a person named it."""
     kubernetes: Kubernetes | None = None
-    """None on `local`."""
+    """None on `local`, and on `k3d` until the cluster is there."""
+    k3d: K3d | None = None
+    """None unless the runtime is `k3d`."""
     node_ports: str | None = None
     """`FIRST-LAST`: where node ports are taken from; None: from the range that Kubernetes has by default."""
+    published: str | None = None
+    """`FIRST-LAST`: those node ports that answer on 127.0.0.1 under the same number; None: there are none."""
     created_at: float
 
 
@@ -101,6 +132,22 @@ def change(paths: InstancePaths, to: Callable[[Instance], Instance]) -> Instance
         new = to(require(paths))
         write(paths, new)
     return new
+
+
+def make_folders(paths: InstancePaths) -> bool:
+    """Create the instance's folder, and those above, each of them private; tell whether it is new."""
+    for folder in (paths.home, instances(paths.home)):
+        files.make_private_folder(folder)
+    try:
+        paths.root.mkdir(mode=0o700)
+    except FileExistsError:
+        fresh = False
+    except OSError as error:
+        raise files.unusable(paths.root, error) from error
+    else:
+        fresh = True
+    files.make_private_folder(paths.root)
+    return fresh
 
 
 def names(paths: InstancePaths) -> list[str]:

@@ -8,48 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
-import string
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from kecs import files
-from kecs.client import cluster, ending
+from kecs.client import choice, cluster, ending, k3d
 from kecs.client import launch as launching
 from kecs.client.agent import is_up
-from kecs.client.instance import Instance, Kubernetes, change, read, require, write
+from kecs.client.choice import Chosen
+from kecs.client.instance import Instance, Kubernetes, change, make_folders, read, require, write
+from kecs.client.wishes import Wishes, changed, check, created
 from kecs.errors import ExitCode, KecsError
-from kecs.paths import InstancePaths, instances
+from kecs.paths import InstancePaths
 
-RUNTIMES = ("local", "kubernetes")
-"""Runtimes that are built."""
-DEFAULT_REGION = "us-east-1"
-_KEPT_VARIABLES = ("PATH", "HOME", "USER", "LANG", "TMPDIR")
-_KEY_LETTERS = string.ascii_uppercase + "234567"
 Note = Callable[[str], None]
-
-
-class Wishes(msgspec.Struct, frozen=True, kw_only=True):
-    """What `kecs start` was told; None means: as it was, or choose."""
-
-    port: int | None = None
-    """0 chooses one, or keeps the one that was chosen."""
-    runtime: str | None = None
-    region: str | None = None
-    require_key: bool | None = None
-    kubeconfig: str | None = None
-    context: str | None = None
-    node_ports: str | None = None
-    """`FIRST-LAST`."""
-    knobs: dict[str, float] = {}
-    environment: Mapping[str, str]
-    """The caller's environment, whole."""
-    directory: str
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,18 +46,99 @@ def start(paths: InstancePaths, wishes: Wishes, note: Note) -> Outcome:
     """
     for daemon in ("agent", "controlplane"):
         launching.socket_of(daemon, paths)  # too long a path: before a folder exists
+    has_forwards(paths)  # a newer version's: before anything is written
+    chosen = _choose(paths, wishes, note)
+    if chosen.runtime != "k3d":
+        return _start(paths, wishes, chosen, _cluster(paths, wishes, chosen), note)
+    from kecs.client import k3d_start
+
+    k3d_start.check(paths, wishes)
+    with k3d.life(paths, note) as fresh:
+        provided = k3d_start.provide(paths, wishes, chosen, note, fresh=fresh)
+        try:
+            return _start(paths, wishes, chosen, None, note, fresh=provided.fresh)
+        except BaseException:
+            if not launching.is_locked(paths.controlplane_lock):
+                provided.undo()
+            raise
+
+
+def stop(paths: InstancePaths, note: Note) -> bool:
+    """Stop the instance so that nothing of it runs here; tell whether it was not stopped before.
+
+    Order: desired, agent, tasks, control plane, and on k3d the cluster. What runs on somebody's cluster stays
+    there, and the next start takes it up again. Safe to repeat after it was interrupted.
+    """
+    instance = require(paths)
+    if instance.k3d is None:
+        return _stop(paths, instance, note)
+    with k3d.life(paths, note):
+        return _stop(paths, require(paths), note)
+
+
+def destroy(paths: InstancePaths, note: Note, *, force: bool = False) -> None:
+    """Stop the instance and delete its folder, and first of all what it has on a cluster, or its own cluster.
+
+    Raises `KecsError` (exit 3) when there is none, (exit 5) when its cluster cannot be reached and (exit 4)
+    when that is another one than it was: then nothing is deleted, unless `force` is given, which leaves
+    behind what is on the cluster.
+    """
+    instance = read(paths)
+    if instance is None or instance.k3d is None:
+        reached = instance is not None and cluster.is_reached(instance, note, force=force)
+        if paths.instance_file.exists() or not paths.root.is_dir() or ending.any_daemon(paths):
+            stop(paths, note)
+        if instance is not None and reached:
+            cluster.clear(instance, note)
+        with _deleting(paths):
+            shutil.rmtree(paths.root)
+        return
+    with k3d.life(paths, note):
+        instance = require(paths)
+        reached = k3d.is_deletable(paths, instance, note, force=force)
+        _stop(paths, instance, note, cluster_too=False)
+        if reached:
+            k3d.delete(paths, instance, note)
+        with _deleting(paths):
+            k3d.clear_folder(paths)
+
+
+def _choose(paths: InstancePaths, wishes: Wishes, note: Note) -> Chosen:
+    """Return the runtime that the instance has, or will have. Raises `KecsError` (exit 2, 4)."""
+    before = read(paths)
+    if before is not None and not k3d.never_was(before):
+        check(paths, before, wishes)
+        choice.check_node_ports(before.runtime, wishes.node_ports)
+        return Chosen(before.runtime, before.auto)
+    chosen = choice.choose(wishes.runtime or wishes.default_runtime, wishes.environment)
+    choice.check(chosen, wishes.given())
+    choice.check_node_ports(chosen.runtime, wishes.node_ports)
+    if (why := choice.told(chosen)) is not None:
+        note(why)
+    return chosen
+
+
+def _start(
+    paths: InstancePaths,
+    wishes: Wishes,
+    chosen: Chosen,
+    kubernetes: Kubernetes | None,
+    note: Note,
+    *,
+    fresh: bool = False,
+) -> Outcome:
+    """Start the daemons of an instance whose cluster, if any, is there. `fresh`: so is its folder."""
     forwards = has_forwards(paths)
-    chosen = _cluster(paths, wishes)
-    fresh, before, now = _wish(paths, wishes, chosen)
+    made, before, now = _wish(paths, wishes, chosen, kubernetes)
     already = before is not None and before.desired == "running" and is_up(str(paths.controlplane_socket))
     if not already:
         note(f"starting the instance `{paths.name}`")
         try:
             launching.launch("controlplane", paths)
         except BaseException as error:
-            if fresh and isinstance(error, KecsError):
+            if (made or fresh) and isinstance(error, KecsError):
                 _keep_the_log(paths, error)
-            _put_back(paths, before, fresh=fresh)
+            _put_back(paths, before, fresh=made)
             raise
     missing = forwards and not is_up(str(paths.agent_socket))
     if missing:
@@ -90,14 +147,11 @@ def start(paths: InstancePaths, wishes: Wishes, note: Note) -> Outcome:
     return Outcome(instance=read(paths) or now, already=already, agent=missing)
 
 
-def stop(paths: InstancePaths, note: Note) -> bool:
-    """Stop the instance so that nothing of it runs here; tell whether it was not stopped before.
-
-    Order: desired, agent, tasks, control plane. What runs on a cluster stays there, and the next start takes
-    it up again. Safe to repeat after it was interrupted.
-    """
-    instance = require(paths)
-    if instance.desired == "stopped" and instance.ended and not ending.any_daemon(paths):
+def _stop(paths: InstancePaths, instance: Instance, note: Note, *, cluster_too: bool = True) -> bool:
+    """Stop the instance; a cluster of its own goes on without `cluster_too`."""
+    on_k3d = instance.k3d is not None and cluster_too and not k3d.never_was(instance)
+    ended = instance.desired == "stopped" and instance.ended and not ending.any_daemon(paths)
+    if ended and not (on_k3d and not k3d.is_down(paths, instance)):
         return False
     change(paths, lambda was: msgspec.structs.replace(was, desired="stopped", ended=False))
     note(f"stopping the instance `{paths.name}`")
@@ -116,39 +170,29 @@ def stop(paths: InstancePaths, note: Note) -> bool:
             f"see `{paths.controlplane_log}` and `{paths.agent_log}`, then run `kecs stop` again",
             ExitCode.UNREACHABLE,
         )
+    if on_k3d:
+        k3d.stop(paths, instance, note)
     change(paths, lambda was: msgspec.structs.replace(was, ended=True))
     return True
 
 
-def destroy(paths: InstancePaths, note: Note, *, force: bool = False) -> None:
-    """Stop the instance and delete its folder, and first of all what it has on a cluster.
-
-    Raises `KecsError` (exit 3) when there is none, (exit 5) when its cluster cannot be reached and (exit 4)
-    when that is another one than it was: then nothing is deleted, unless `force` is given, which leaves
-    behind what is on the cluster.
-    """
-    instance = read(paths)
-    reached = instance is not None and cluster.is_reached(instance, note, force=force)
-    if paths.instance_file.exists() or not paths.root.is_dir() or ending.any_daemon(paths):
-        stop(paths, note)
-    if instance is not None and reached:
-        cluster.clear(instance, note)
+@contextlib.contextmanager
+def _deleting(paths: InstancePaths) -> Iterator[None]:
     try:
-        shutil.rmtree(paths.root)
+        yield
     except OSError as error:
         raise files.unusable(Path(error.filename or paths.root), error) from error
 
 
-def _cluster(paths: InstancePaths, wishes: Wishes) -> Kubernetes | None:
-    """Return the cluster of an instance that is about to be created or started, once it has answered.
+def _cluster(paths: InstancePaths, wishes: Wishes, chosen: Chosen) -> Kubernetes | None:
+    """Return somebody's cluster for an instance that is about to be created or started, once it has answered.
 
     Nothing is written before: what is wrong with the cluster leaves everything as it was.
     """
     before = read(paths)
-    if before is None and wishes.runtime == "kubernetes":
+    if before is None and chosen.runtime == "kubernetes":
         return cluster.choose(wishes.kubeconfig, wishes.context)
     if before is not None and before.kubernetes is not None and before.desired != "running":
-        _check(paths, before, wishes)
         cluster.confirm(before.kubernetes)
     return None
 
@@ -170,16 +214,19 @@ def has_forwards(paths: InstancePaths) -> bool:
 
 
 def _wish(
-    paths: InstancePaths, wishes: Wishes, chosen: Kubernetes | None
+    paths: InstancePaths, wishes: Wishes, chosen: Chosen, kubernetes: Kubernetes | None
 ) -> tuple[bool, Instance | None, Instance]:
     """Write down that the instance should run; return (the folder is new, before, now)."""
     fresh = False
     for _ in range(3):
-        fresh = _make_folders(paths) or fresh
+        fresh = make_folders(paths) or fresh
         try:
             with files.locked(paths.instance_lock):
                 before = read(paths)
-                now = _changed(paths, before, wishes) if before else _created(paths, wishes, chosen)
+                if before is None:
+                    now = _created(paths, wishes, chosen, kubernetes)
+                else:
+                    now = changed(paths, before, wishes)
                 if now != before:
                     write(paths, now)
                 return fresh, before, now
@@ -192,111 +239,11 @@ def _wish(
     raise KecsError(f"`{paths.root}` is removed again and again", "run the command again")
 
 
-def _make_folders(paths: InstancePaths) -> bool:
-    """Create the instance's folder, and those above, each of them private; tell whether it is new."""
-    for folder in (paths.home, instances(paths.home)):
-        files.make_private_folder(folder)
-    try:
-        paths.root.mkdir(mode=0o700)
-    except FileExistsError:
-        fresh = False
-    except OSError as error:
-        raise files.unusable(paths.root, error) from error
-    else:
-        fresh = True
-    files.make_private_folder(paths.root)
-    return fresh
-
-
-def _created(paths: InstancePaths, wishes: Wishes, chosen: Kubernetes | None) -> Instance:
-    if wishes.runtime == "kubernetes" and chosen is None:
+def _created(paths: InstancePaths, wishes: Wishes, chosen: Chosen, kubernetes: Kubernetes | None) -> Instance:
+    if chosen.runtime == "k3d" or (chosen.runtime == "kubernetes" and kubernetes is None):
         what = f"the instance `{paths.name}` was removed while it was being started"
         raise KecsError(what, "run the command again")
-    env = wishes.environment
-    region = wishes.region or env.get("AWS_REGION") or env.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
-    return Instance(
-        name=paths.name,
-        id=secrets.token_hex(4),
-        runtime=wishes.runtime or "local",
-        region=region,
-        api_port=wishes.port or 0,
-        desired="running",
-        access_key_id="KECS" + "".join(secrets.choice(_KEY_LETTERS) for _ in range(16)),
-        require_key=bool(wishes.require_key),
-        environment=kept_environment(env),
-        directory=wishes.directory,
-        knobs=wishes.knobs,
-        kubernetes=chosen,
-        node_ports=wishes.node_ports,
-        created_at=time.time(),
-    )
-
-
-def _changed(paths: InstancePaths, before: Instance, wishes: Wishes) -> Instance:
-    """Apply `wishes` to an instance that exists. Raises `KecsError` (exit 4) where they contradict it."""
-    _check(paths, before, wishes)
-    if before.desired == "running":
-        return msgspec.structs.replace(before, agent="running")
-    return msgspec.structs.replace(
-        before,
-        desired="running",
-        agent="running",
-        ended=False,
-        api_port=wishes.port or before.api_port,
-        require_key=before.require_key if wishes.require_key is None else wishes.require_key,
-        environment=kept_environment(wishes.environment),
-        directory=wishes.directory,
-        knobs=wishes.knobs,
-        node_ports=wishes.node_ports or before.node_ports,
-    )
-
-
-def _check(paths: InstancePaths, before: Instance, wishes: Wishes) -> None:
-    """Raise `KecsError` (exit 4) where wishes contradict what an instance is."""
-    running = before.desired == "running"
-    chosen = before.kubernetes
-    for what, wish, is_now in (
-        ("runtime", wishes.runtime, before.runtime),
-        ("region", wishes.region, before.region),
-        ("port", wishes.port or None if running and before.api_port else None, before.api_port),
-        ("require-key", wishes.require_key if running else None, before.require_key),
-        ("node-ports", wishes.node_ports if running else None, before.node_ports),
-        ("kubeconfig", _full(wishes.kubeconfig), chosen.kubeconfig if chosen is not None else None),
-        ("context", wishes.context, chosen.context if chosen is not None else None),
-    ):
-        if wish is not None and wish != is_now:
-            raise _conflict(paths, what, wish, is_now)
-
-
-def _full(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
-
-
-def _conflict(paths: InstancePaths, what: str, wish: object, is_now: object) -> KecsError:
-    if what in ("port", "require-key", "node-ports"):
-        hint = "stop it first: `kecs stop`"
-    else:
-        hint = f"the {what} was chosen at the first start; for another: `kecs start --instance NAME`"
-    return KecsError(
-        f"the instance `{paths.name}` has {what} {_shown(is_now)}, not {_shown(wish)}",
-        hint,
-        ExitCode.CONFLICT,
-    )
-
-
-def _shown(value: object) -> str:
-    if value is None:
-        return "none"
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"`{value}`"
-
-
-def kept_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a local process gets of the caller's environment (docs/design/contracts.md, 7)."""
-    return {
-        name: value
-        for name, value in sorted(environment.items())
-        if name in _KEPT_VARIABLES or name.startswith("LC_")
-    }
+    return created(paths, wishes, chosen, kubernetes=kubernetes)
 
 
 def _put_back(paths: InstancePaths, before: Instance | None, *, fresh: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from kecs import files
 from kecs.paths import InstancePaths, instances
 
-_MEMBERS = frozenset({"apiPort", "localPort"})
+_MEMBERS = frozenset({"apiPort", "balancerApiPort", "localPort", "publish"})
 """The members of `instance.yaml` and of the agent's `config.yaml` that name a port."""
 
 

@@ -74,13 +74,13 @@ class EndpointRow(Message, frozen=True, kw_only=True):
     """One endpoint of a forward as `list` shows it."""
 
     task_id: str | None
-    """None for the address of a node: there Kubernetes chooses the task of each connection."""
+    """None for a node's address or a published port: there Kubernetes chooses the task of each connection."""
     route: Route
     ready: bool
     draining: bool
     open: int = 0
     by_node: bool = False
-    """It is a node's address: behind it Kubernetes chooses who takes a connection."""
+    """It is a node's address or a published port: behind it Kubernetes chooses who takes a connection."""
     failing: str | None = None
     """What its probe answered, by which it is out of the balance."""
 
@@ -113,7 +113,8 @@ class ForwardRow(Message, frozen=True, kw_only=True):
     reason: str | None
     endpoints: list[EndpointRow]
     route: str | None = None
-    """What the next connection takes: `direct`, `tunnel`, or null while there is no way."""
+    """What the next connection takes: `direct`, `published` (a node port on this machine), `tunnel`, or null
+    while there is no way."""
     route_wanted: RouteChoice = "auto"
     """`--route`."""
     connections: Connections
@@ -126,6 +127,8 @@ class ForwardRow(Message, frozen=True, kw_only=True):
     """Real path of the file that defines it; null: by hand."""
     auto: bool = False
     """Made by `auto: true` of that file."""
+    publish: int | None = None
+    """Port of 127.0.0.1 that k3d's load balancer is to map to the service's node port."""
     matched: int | None = None
     """How many running tasks have its tags; null for a forward without tags."""
     chosen: ChosenTask | None = None
@@ -140,6 +143,8 @@ class StartRequest(Message, frozen=True, kw_only=True):
     """Seconds to wait for ACTIVE; None returns when the port listens."""
     owner: str | None = None
     """Real path of the file that defines it; None: by hand."""
+    dry_run: bool = False
+    """Start nothing and answer no forwards, but refuse what would be refused, unless a port is taken."""
 
 
 class Started(Message, frozen=True, kw_only=True):

@@ -56,6 +56,9 @@ class ControlPlane(Protocol):
     def status(self) -> Status:
         """Say how it is."""
 
+    def held(self, task: Task) -> str | None:
+        """Return what a task waits for before it is started and no row tells, and how far that is."""
+
     def troubles(self, row: Service | Task) -> list[str]:
         """Return what keeps a service or a task from being as wanted and no row tells."""
 
@@ -147,7 +150,7 @@ class _Admin:
         return self._it.status()
 
     async def _ps(self, request: Request) -> Answer:
-        return ps(self._it.state, stopped=request.query.get("stopped") == "1")
+        return ps(self._it.state, self._it.held, stopped=request.query.get("stopped") == "1")
 
     async def _explain(self, request: Request) -> Answer:
         kinds = {"service": explain_service, "task": explain_task}
@@ -158,8 +161,8 @@ class _Admin:
             raise KecsError(f"`{kind}` cannot be explained", "name a `service` or a `task`", ExitCode.USAGE)
         region = request.query.get("region") or self._it.region
         cluster, name = request.required("cluster"), request.required("name")
-        runtime = self._it.status().runtime
-        return kinds[kind](self._it.state, region, cluster, name, self._it.troubles, runtime=runtime)
+        state, traits = self._it.state, self._it.hub.traits
+        return kinds[kind](state, region, cluster, name, self._it.troubles, traits=traits)
 
     def _explain_tags(self, request: Request) -> Answer:
         try:

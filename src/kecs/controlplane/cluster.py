@@ -17,8 +17,10 @@ from pathlib import Path
 from kecs.client.admin_types import ClusterStatus
 from kecs.client.cluster import another_cluster
 from kecs.client.instance import Instance, Kubernetes
+from kecs.controlplane.images import Brings, Images, Never
 from kecs.ecs.model import Node
 from kecs.ecs.state import Reader
+from kecs.errors import ExitCode, KecsError
 from kecs.paths import InstancePaths
 from kecs.runtimes.base import Exposes, Runtime
 
@@ -37,11 +39,19 @@ class Chosen:
     cluster: Cluster | None = None
     rouse: Callable[[], None] = lambda: None
     """Look anew at all that is watched elsewhere: this machine has slept."""
+    images: Brings | None = None
+    """What brings images of this machine's Docker to the cluster; None where nothing does."""
 
 
 def choose(paths: InstancePaths, instance: Instance) -> Chosen:
     """Make the runtime of an instance. Raises `KecsError` (exit 5) when its kubeconfig is of no use."""
     if instance.kubernetes is None:
+        if instance.runtime == "k3d":
+            raise KecsError(
+                f"the cluster of the instance `{instance.name}` was never finished",
+                "`kecs start` begins anew",
+                ExitCode.UNREACHABLE,
+            )
         from kecs.runtimes.local import LocalRuntime
 
         return Chosen(LocalRuntime(paths, environment=instance.environment, directory=instance.directory))
@@ -49,12 +59,14 @@ def choose(paths: InstancePaths, instance: Instance) -> Chosen:
     from kecs.kube.client import KubeClient
     from kecs.kube.errors import ApiError, Unreachable
     from kecs.kube.identity import cluster_uid
+    from kecs.runtimes.kubernetes import reasons
     from kecs.runtimes.kubernetes.manifests import Owner
     from kecs.runtimes.kubernetes.runtime import KubernetesRuntime
 
     access = Access.load(Path(instance.kubernetes.kubeconfig), instance.kubernetes.context)
     client = KubeClient(access)
-    runtime = KubernetesRuntime(client, Owner(instance.name, instance.id), paths.tasks)
+    vanished = reasons.K3D_STOPPED if instance.k3d is not None else None
+    runtime = KubernetesRuntime(client, Owner(instance.name, instance.id), paths.tasks, vanished=vanished)
 
     async def uid() -> str:
         try:
@@ -62,7 +74,19 @@ def choose(paths: InstancePaths, instance: Instance) -> Chosen:
         except (ApiError, Unreachable) as error:
             raise Silent(str(error)) from error
 
-    return Chosen(runtime, runtime, Cluster(instance.kubernetes, access.server, runtime, uid), client.rouse)
+    known = Cluster(instance.kubernetes, access.server, runtime, uid)
+    return Chosen(runtime, runtime, known, client.rouse, _images(paths, instance))
+
+
+def _images(paths: InstancePaths, instance: Instance) -> Brings | None:
+    """Return what brings images to the nodes: KECS's own cluster only, others are their owners' work."""
+    if instance.k3d is None:
+        return None
+    if instance.k3d.import_images == "never":
+        return Never()
+    from kecs.controlplane.k3d_images import K3dImages
+
+    return Images(K3dImages(paths, instance))
 
 
 class Silent(Exception):  # noqa: N818 - it names the cluster's state
@@ -114,6 +138,11 @@ class Cluster:
             return None
         since = time.strftime("%H:%M:%S", time.localtime(trouble[0]))
         return f"the cluster cannot be reached since {since}: {trouble[1]}"
+
+    def silent_for(self) -> float:
+        """Return for how many seconds it has not answered; 0 while it does."""
+        trouble = self._now()
+        return 0.0 if trouble is None else max(0.0, self._clock() - trouble[0])
 
     def status(self, state: Reader) -> ClusterStatus:
         """Say how it is; nodes are as last seen."""

@@ -19,10 +19,12 @@ from kecs import aio
 from kecs.controlplane.endpoints import Changes, definition_of
 from kecs.controlplane.exposures import Exposures
 from kecs.controlplane.hub import Hub
+from kecs.controlplane.images import Brings
 from kecs.controlplane.nodes import follow_nodes
 from kecs.controlplane.observations import Observations
 from kecs.controlplane.ps import short_name
 from kecs.controlplane.task_flow import OVER, Environments, TaskFlows
+from kecs.controlplane.task_images import TaskImages
 from kecs.controlplane.task_ports import TaskPorts
 from kecs.controlplane.timers import Timers
 from kecs.ecs import deployments, events, lifecycle, node_ports, scheduler
@@ -57,16 +59,19 @@ class Controller:
         environments: Environments,
         context: Callable[[str], Context],
         exposes: Exposes | None = None,
+        images: Brings | None = None,
         clock: Callable[[], float] = time.time,
         plans: bool = True,
     ) -> None:
-        """`exposes` is the runtime again where it has a network of its own."""
+        """`exposes` is the runtime again where it has a network of its own; `images` where it has images."""
         self._store, self._runtime, self._hub = store, runtime, hub
         self._context, self._clock = context, clock
         self._knobs = context(ANY_REGION).knobs
         self._observations = Observations(store, runtime, self._knobs, clock)
+        self._images = TaskImages(store, images, clock) if images is not None else None
+        seen = self._observations.take
         self._flows = TaskFlows(
-            store, runtime, hub, ports, environments, self._knobs, clock, self._observations.take
+            store, runtime, hub, ports, environments, self._knobs, clock, seen, self._images
         )
         self._observations.flows = self._flows.get
         self._dirty: set[Key] = set()
@@ -124,6 +129,12 @@ class Controller:
         if self.exposures is not None:
             await self.exposures.close()
         await self._flows.close()
+        if self._images is not None:
+            await self._images.close()
+
+    def held(self, task: Task) -> str | None:
+        """Return what a task waits for before it is started, and how far that is; None: for nothing."""
+        return self._flows.held(task.id)
 
     def troubles(self, row: Service | Task) -> list[str]:
         """Return what this process knows of why a service or a task is not as wanted, a sentence each."""

@@ -1,8 +1,8 @@
 """The control plane as a process: the one place where its parts are put together.
 
 Life: lock, database, port, serve, *ready*, take the tasks up; then either leave quietly at SIGTERM (tasks go
-on, the next process adopts them) or, told so by `POST /_kecs/shutdown`, end every local task and leave. What
-runs on a cluster stays there.
+on, the next process adopts them) or, told so by `POST /_kecs/shutdown`, end every local task, and those on
+k3d, and leave. What runs on somebody's cluster stays there.
 `python -m kecs.controlplane` calls `main`.
 """
 
@@ -33,6 +33,7 @@ from kecs.controlplane.ecs_model import EcsModel
 from kecs.controlplane.http import App, Receive, Scope, Send, Servers, build_api
 from kecs.controlplane.hub import Hub
 from kecs.controlplane.retention import retain
+from kecs.controlplane.shutdown import SILENT, Shutdown, stop_tasks, stop_tasks_of
 from kecs.controlplane.start_up import (
     bind_api,
     contexts,
@@ -54,7 +55,8 @@ from kecs.wire import awsjson
 
 AGENT_RETURNS_WITHIN = 1.5
 """Seconds that a planned stop waits, after our start, for an agent that followed the process before us."""
-STOP_REASON = "Task stopped by kecs stop"
+KNOWN_WITHIN = 20.0
+"""Seconds for the cluster of an instance on k3d to say which one it is, where nobody is served."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class Daemon:
         chosen = choose(paths, instance)
         self.runtime, self.cluster = chosen.runtime, chosen.cluster
         self._rouse = chosen.rouse
-        self.hub = Hub(store.state)
+        self.hub = Hub(store.state, traits_of(instance))
         self.logs = TaskLogs(lambda: store.state, self.runtime)
         self.controller = Controller(
             store,
@@ -86,15 +88,14 @@ class Daemon:
             ),
             context=self.context,
             exposes=chosen.exposes,
+            images=chosen.images,
             plans=plans,
         )
         self.agent = _watch_agent(paths, self.hub, lambda: urls.are_told(store.state))
         self.leaving = asyncio.Event()
-        self._taken_up = asyncio.Event()
-        self._progress: list[StopProgress] = []
-        self._progressed = asyncio.Event()
-        self._stopping: asyncio.Task[None] | None = None
-        self._failure: KecsError | None = None
+        self.taken_up = asyncio.Event()
+        """The controller knows the tasks."""
+        self._shutdown = Shutdown(self.end_tasks, self._leave)
 
     @property
     def state(self) -> State:
@@ -104,7 +105,7 @@ class Daemon:
     @property
     def is_stopping(self) -> bool:
         """Tell whether `shutdown` was called."""
-        return self._stopping is not None
+        return self._shutdown.is_begun
 
     async def take_up(self) -> None:
         """Take the tasks up, and let the agent know the endpoints."""
@@ -114,7 +115,7 @@ class Daemon:
         await self.store.transact(lambda tx: kept_ports.settle_all(tx, self.context))
         await self.controller.open()
         self._open_hub()
-        self._taken_up.set()
+        self.taken_up.set()
 
     async def work(self) -> None:
         """Take the tasks up, then forget what is old, for ever. Raises `KecsError` when they cannot be."""
@@ -165,6 +166,10 @@ class Daemon:
             cluster=self.cluster.status(self.state) if self.cluster is not None else None,
         )
 
+    def held(self, task: Task) -> str | None:
+        """Return what a task waits for before it is started, and how far that is; None: for nothing."""
+        return self.controller.held(task)
+
     def troubles(self, row: Service | Task) -> list[str]:
         """Return what keeps a service or a task from being as wanted and no row tells, a sentence each."""
         found = [self.cluster.trouble()] if self.cluster is not None else []
@@ -172,60 +177,26 @@ class Daemon:
 
     def begin_stop(self) -> None:
         """Begin to end every task and then this process, unless that was begun before."""
-        if self._stopping is None:
-            self._progress, self._failure = [], None
-            self._stopping = aio.create_task(self._stop(), name="stop of the instance")
+        self._shutdown.begin()
 
-    async def shutdown(self) -> AsyncIterator[StopProgress]:
-        """End every task, then this process; the last line comes when the socket is gone.
+    def shutdown(self) -> AsyncIterator[StopProgress]:
+        """End every task, then this process; the last line comes when the socket is gone."""
+        return self._shutdown.lines()
 
-        The work goes on when the one who asked leaves; who asks again sees the same lines.
-        """
-        self.begin_stop()
-        told = 0
-        while True:
-            self._progressed.clear()
-            for line in self._progress[told:]:
-                told += 1
-                yield line
-                if line.done:
-                    return
-            if self._failure is not None:
-                yield StopProgress(text=f"{self._failure.message}: {self._failure.hint}")
-                return
-            await self._progressed.wait()
-
-    async def _stop(self) -> None:
-        if self.cluster is not None:
-            self._leave()  # pods stay, and the next process takes them up
-            return
-        await self._taken_up.wait()
-        try:
+    async def end_tasks(self) -> AsyncIterator[str]:
+        """End every task that does not outlive its instance; yield what a person may like to know of it."""
+        if self.cluster is None:
+            await self.taken_up.wait()
             async for text in stop_tasks(self.controller):
-                self._tell(StopProgress(text=text))
-        except KecsError as error:
-            # A full disk: nothing can be recorded, so nothing is stopped; another try may follow.
-            _log.error("the tasks could not be stopped: %s", error.message, extra={"hint": error.hint})
-            self._failure, self._stopping = error, None
-            self._progressed.set()
-            return
-        self._leave()
+                yield text
+        elif self.instance.k3d is not None:
+            async for text in stop_tasks_of(self.cluster, self.taken_up, self.controller):
+                yield text
+        # On somebody's cluster pods stay, and the next process takes them up.
 
     def _leave(self) -> None:
         remove_traces(self.paths)
-        self._tell(StopProgress(text="", done=True))
         self.leaving.set()
-
-    def _tell(self, line: StopProgress) -> None:
-        self._progress.append(line)
-        self._progressed.set()
-
-
-async def stop_tasks(controller: Controller) -> AsyncIterator[str]:
-    """End every task; yield what a person may like to know of it."""
-    async for stopped, every in controller.stop_all_tasks(STOP_REASON):
-        if every:
-            yield f"stopped {stopped} of {every} tasks"
 
 
 async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) -> None:
@@ -293,13 +264,23 @@ async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:
         daemon = Daemon(paths, instance, store, plans=False)
         stack.push_async_callback(daemon.runtime.close)
         stack.push_async_callback(daemon.controller.close)
+        if daemon.cluster is not None:
+            try:
+                async with asyncio.timeout(KNOWN_WITHIN):
+                    await daemon.cluster.known()
+            except TimeoutError:
+                _log.warning("%s", SILENT)
+                return
         await daemon.controller.open()
-        async for text in stop_tasks(daemon.controller):
+        daemon.taken_up.set()
+        async for text in daemon.end_tasks():
             _log.info("%s", text)
 
 
 async def _end_every_task(paths: InstancePaths, instance: Instance) -> None:
     """End all that a runtime finds of this instance's tasks; their folders stay."""
+    if instance.k3d is not None:
+        return  # the cluster is stopped next
     runtime = choose(paths, instance).runtime
     try:
         await runtime.open((), keep=None)
@@ -402,7 +383,7 @@ def _run(paths: InstancePaths, ready_fd: int | None, *, stop: bool) -> int:
         return 0
     instance = instances.require(paths)
     if stop:
-        if instance.kubernetes is None:  # pods stay
+        if instance.kubernetes is None or instance.k3d is not None:  # else pods stay
             asyncio.run(stop_without_api(paths, instance))
     elif instance.desired == "running":
         asyncio.run(serve(paths, instance, ready_fd))

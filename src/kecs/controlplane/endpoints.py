@@ -2,7 +2,8 @@
 
 `kecs.controlplane.hub` publishes what is computed here (docs/design/contracts.md, section 2). A target
 is a service with its tasks, or one standalone task. A port of a local task is dialled where its process
-listens; one of a Pod at each node's address by its node port, where it has one, and by a tunnel.
+listens; one of a Pod at each node's address by its node port, where it has one, on this machine where that
+node port is published, and by a tunnel.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from kecs.client.endpoints import EndpointPort, EndpointTask, Route, Target
+from kecs.controlplane.node_routes import NodeRoutes, node_routes
 from kecs.ecs import container_definitions, lifecycle
 from kecs.ecs.arn import parse_task_definition
+from kecs.ecs.context import RuntimeTraits
 from kecs.ecs.model import Key, Node, NodePort, Row, Service, Task, TaskDefinition, TaskPort
 from kecs.ecs.state import Reader
 
 TargetKey = tuple[str, str, str | None, str | None]
 """(region, cluster, service, taskId) with one of the last two None."""
-Doors = Mapping[tuple[int, str], list[Route]]
-"""Routes by node port, by (container port, protocol)."""
 Changes = Mapping[tuple[type[Row], Key], tuple[Row | None, Row | None]]
 """What a commit changed: (old, new) row by kind and key."""
+
+LOCAL = RuntimeTraits()
 
 LEAVING = frozenset({"DEACTIVATING", "STOPPING", "DEPROVISIONING"})
 REACHABLE = frozenset({"RUNNING", *LEAVING})
@@ -31,33 +34,35 @@ def key_of(target: Target) -> TargetKey:
     return (target.region, target.cluster, target.service, target.task_id)
 
 
-def all_targets(state: Reader) -> dict[TargetKey, Target]:
+def all_targets(state: Reader, traits: RuntimeTraits = LOCAL) -> dict[TargetKey, Target]:
     """Compute every target of `state`."""
     tasks: dict[TargetKey, list[Task]] = {}
     for task in state.scan(Task):
         tasks.setdefault(_key_of_task(task), []).append(task)
     found = {
-        _key_of_service(service): _service_target(state, service, tasks.get(_key_of_service(service), []))
+        _key_of_service(service): _service_target(
+            state, service, tasks.get(_key_of_service(service), []), traits
+        )
         for service in state.scan(Service)
         if service.status != "INACTIVE"
     }
     for key, members in tasks.items():
         if key[3] is not None:
-            found[key] = _task_target(state, members[0])
+            found[key] = _task_target(state, members[0], traits)
     return found
 
 
-def target_at(state: Reader, key: TargetKey) -> Target | None:
+def target_at(state: Reader, key: TargetKey, traits: RuntimeTraits = LOCAL) -> Target | None:
     """Compute the target with this key, or None when there is none (any more)."""
     region, cluster, name, task_id = key
     if task_id is not None:
         task = state.get(Task, region, cluster, task_id)
-        return _task_target(state, task) if task is not None else None
+        return _task_target(state, task, traits) if task is not None else None
     service = state.get(Service, region, cluster, name or "")
     if service is None or service.status == "INACTIVE":
         return None
     tasks = [task for task in state.scan(Task, region, cluster) if task.service == name]
-    return _service_target(state, service, tasks)
+    return _service_target(state, service, tasks, traits)
 
 
 def touched(changes: Changes) -> set[TargetKey]:
@@ -93,38 +98,41 @@ def _key_of_task(task: Task) -> TargetKey:
     return (task.region, task.cluster, task.service, None if task.service else task.id)
 
 
-def _service_target(state: Reader, service: Service, tasks: Iterable[Task]) -> Target:
+def _service_target(state: Reader, service: Service, tasks: Iterable[Task], traits: RuntimeTraits) -> Target:
     definition = definition_of(state, service.region, service.task_definition)
     awsvpc = (service.network_configuration or {}).get("awsvpcConfiguration") or {}
-    doors = _doors(state, service.region, service.cluster, service.name, "")
+    rows = state.scan(NodePort, service.region, service.cluster, service.name, "")
+    by_node = node_routes(rows, state.scan(Node), traits)
     return Target(
         region=service.region,
         cluster=service.cluster,
         service=service.name,
         task_id=None,
         public=service.public,
-        tasks=[_task(task, doors) for task in tasks],
-        ports=list(_possible_ports(definition)),
+        tasks=[_task(task, by_node) for task in tasks],
+        ports=list(_possible_ports(definition, by_node)),
         subnets=list(awsvpc.get("subnets", [])),
         security_groups=list(awsvpc.get("securityGroups", [])),
         kept_port=service.kept_port,
     )
 
 
-def _task_target(state: Reader, task: Task) -> Target:
+def _task_target(state: Reader, task: Task, traits: RuntimeTraits) -> Target:
     definition = definition_of(state, task.region, task.task_definition)
+    rows = state.scan(NodePort, task.region, task.cluster, "", task.id)
+    by_node = node_routes(rows, state.scan(Node), traits)
     return Target(
         region=task.region,
         cluster=task.cluster,
         service=None,
         task_id=task.id,
         public=task.public,
-        tasks=[_task(task, _doors(state, task.region, task.cluster, "", task.id))],
-        ports=list(_possible_ports(definition)),
+        tasks=[_task(task, by_node)],
+        ports=list(_possible_ports(definition, by_node)),
     )
 
 
-def _possible_ports(definition: TaskDefinition | None) -> Iterator[EndpointPort]:
+def _possible_ports(definition: TaskDefinition | None, by_node: NodeRoutes) -> Iterator[EndpointPort]:
     containers = definition.definition.get("containerDefinitions", []) if definition is not None else []
     for container in containers:
         for port, _, protocol, name in container_definitions.ports_of(container):
@@ -136,35 +144,22 @@ def _possible_ports(definition: TaskDefinition | None) -> Iterator[EndpointPort]
                 ready=False,
                 draining=False,
                 routes=[],
+                node_port=by_node.numbers.get((port, "udp" if protocol == "udp" else "tcp")),
             )
 
 
-def _doors(state: Reader, region: str, cluster: str, service: str, task_id: str) -> Doors:
-    """Return the routes by applied node ports: one for each address of each node that is ready."""
-    rows = [row for row in state.scan(NodePort, region, cluster, service, task_id) if row.applied]
-    if not rows:
-        return {}
-    addresses = [address for node in state.scan(Node) if node.ready for address in node.addresses]
-    return {
-        (row.container_port, row.protocol): [
-            Route(kind="direct", host=address, port=row.port) for address in addresses
-        ]
-        for row in rows
-    }
-
-
-def _task(task: Task, doors: Doors) -> EndpointTask:
+def _task(task: Task, by_node: NodeRoutes) -> EndpointTask:
     return EndpointTask(
         task_id=task.id,
         created_at=task.created_at,
         tags=task.tags,
         last_status=task.last_status,
         stopped_reason=task.stopped_reason,
-        ports=[_port(task, port, doors) for port in task.ports],
+        ports=[_port(task, port, by_node) for port in task.ports],
     )
 
 
-def _port(task: Task, port: TaskPort, doors: Doors) -> EndpointPort:
+def _port(task: Task, port: TaskPort, by_node: NodeRoutes) -> EndpointPort:
     reachable = task.last_status in REACHABLE and (task.pod is not None or port.host_port != 0)
     return EndpointPort(
         name=port.name,
@@ -173,16 +168,23 @@ def _port(task: Task, port: TaskPort, doors: Doors) -> EndpointPort:
         protocol=port.protocol,
         ready=reachable and port.ready,
         draining=lifecycle.is_draining(task),
-        routes=_routes(task, port, doors) if reachable else [],
+        routes=_routes(task, port, by_node) if reachable else [],
     )
 
 
-def _routes(task: Task, port: TaskPort, doors: Doors) -> list[Route]:
+def _routes(task: Task, port: TaskPort, by_node: NodeRoutes) -> list[Route]:
     """Return the ways to a port, best first."""
     if task.pod is None:
         return [Route(kind="direct", host=port.host, port=port.host_port)]
-    direct = doors.get((port.container_port, port.protocol), [])
+    key = (port.container_port, port.protocol)
+    direct = by_node.routes.get(key, [])
     if port.protocol == "udp":
         return list(direct)  # Kubernetes forwards TCP only
-    tunnel = Route(kind="tunnel", namespace=task.namespace, pod=task.pod, port=port.container_port)
+    tunnel = Route(
+        kind="tunnel",
+        namespace=task.namespace,
+        pod=task.pod,
+        port=port.container_port,
+        unpublished=by_node.unpublished.get(key),
+    )
     return [*direct, tunnel]

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 
 from kecs.client.admin_types import Explain
 from kecs.controlplane import explain_advice, explain_events, explain_pods, without_effect
-from kecs.controlplane.endpoints import REACHABLE, definition_of
+from kecs.controlplane.endpoints import LOCAL, REACHABLE, definition_of
 from kecs.controlplane.explain_words import exit_of, not_listening, not_public, stopped
 from kecs.controlplane.lookup import find_service, find_task, nothing_found
 from kecs.controlplane.ps import short_name, tasks_of
 from kecs.ecs import deployments
+from kecs.ecs.context import RuntimeTraits
 from kecs.ecs.model import Deployment, Service, Task, TaskDefinition
 from kecs.ecs.state import Reader
 
@@ -34,7 +35,7 @@ def explain_service(
     name: str,
     troubles: Troubles = no_troubles,
     *,
-    runtime: str = "local",
+    traits: RuntimeTraits = LOCAL,
 ) -> Explain:
     """Explain a service. Raises `KecsError` when there is none."""
     service = find_service(state, region, cluster, name)
@@ -49,7 +50,7 @@ def explain_service(
         *explain_pods.without_a_place(alive),
         *not_listening(alive),
         *(_own_ports(definition) if any(task.pod is None for task in alive) else ()),
-        *explain_pods.node_ports(state, service),
+        *explain_pods.node_ports(state, service, traits),
         *_deployments(service),
         *stopped(tasks),
         *([] if service.public else [not_public(service.network_configuration is not None)]),
@@ -58,8 +59,8 @@ def explain_service(
         title=f"service {service.cluster}/{service.name} in {service.region}",
         facts=facts,
         without_effect=[
-            *without_effect.of_service(service, runtime),
-            *without_effect.of_definition(definition, runtime),
+            *without_effect.of_service(service, traits.name),
+            *without_effect.of_definition(definition, traits.name),
         ],
         advice=list(explain_advice.for_service(service, tasks)),
         timeline=explain_events.of_service(service, tasks),
@@ -77,7 +78,7 @@ def explain_task(
     name: str,
     troubles: Troubles = no_troubles,
     *,
-    runtime: str = "local",
+    traits: RuntimeTraits = LOCAL,
 ) -> Explain:
     """Explain a task by id, unique prefix or ARN. Raises `KecsError` when there is none."""
     task = find_task(state, region, cluster, name)
@@ -92,13 +93,13 @@ def explain_task(
         *_container_facts(task),
         *not_listening([task]),
         *(_own_ports(definition) if task.pod is None else ()),
-        *_port_facts(state, task),
+        *_port_facts(state, task, traits),
         *([] if task.public else [not_public(task.network_mode == "awsvpc")]),
     ]
     return Explain(
         title=f"task {task.cluster}/{task.id} in {task.region}",
         facts=facts,
-        without_effect=list(without_effect.of_definition(definition, runtime)),
+        without_effect=list(without_effect.of_definition(definition, traits.name)),
         advice=list(explain_advice.for_tasks([task])),
         timeline=explain_events.of_tasks([task]),
         opens=_opens_task(task),
@@ -151,9 +152,9 @@ def _own_ports(definition: TaskDefinition | None) -> Iterator[str]:
                 )
 
 
-def _port_facts(state: Reader, task: Task) -> Iterator[str]:
+def _port_facts(state: Reader, task: Task, traits: RuntimeTraits) -> Iterator[str]:
     if task.pod is not None:
-        yield from explain_pods.node_ports(state, task)
+        yield from explain_pods.node_ports(state, task, traits)
         yield from explain_pods.tunnels(task)
         return
     for port in task.ports:

@@ -15,7 +15,8 @@ from kecs.ecs.model import Service, Task
 CANNOT = {
     "CannotPullContainerError": (
         "see that the image's name is right and that the cluster may pull it: `docker pull IMAGE`, or an "
-        "imagePullSecret of the namespace's default service account"
+        "imagePullSecret of the namespace's default service account; on k3d `kecs image import IMAGE` brings "
+        "one that only Docker on this machine has"
     ),
     "CannotStartContainerError": (
         "see that the program that `entryPoint` and `command` name exists and may be run, and that "

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from kecs.controlplane.node_routes import PUBLISHED_AT, why_unpublished
+from kecs.ecs.context import RuntimeTraits
 from kecs.ecs.model import Container, Node, NodePort, Service, Task, TaskPort
 from kecs.ecs.state import Reader
 
@@ -32,7 +34,7 @@ def silent(container: Container, port: TaskPort, task: Task) -> str:
     )
 
 
-def node_ports(state: Reader, row: Service | Task) -> Iterator[str]:
+def node_ports(state: Reader, row: Service | Task, traits: RuntimeTraits) -> Iterator[str]:
     """Tell by which node ports a service or a standalone task is reached, and which are not there yet."""
     service, task_id = (row.name, "") if isinstance(row, Service) else ("", row.id)
     if isinstance(row, Task) and row.service is not None:
@@ -47,6 +49,12 @@ def node_ports(state: Reader, row: Service | Task) -> Iterator[str]:
             yield f"{what} has node port {each.port} on {', '.join(addresses)}"
         else:
             yield f"{what} has node port {each.port}, and no node is ready"
+        if traits.published is not None and each.protocol == "tcp" and each.applied:
+            why = why_unpublished(each, state.scan(Node), traits)
+            here = (
+                f"is published on {PUBLISHED_AT}:{each.port}" if why is None else f"is not published: {why}"
+            )
+            yield f"{what} {here}"
 
 
 def tunnels(task: Task) -> Iterator[str]:

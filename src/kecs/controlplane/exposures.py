@@ -25,6 +25,7 @@ from kecs.ecs.context import Context
 from kecs.ecs.errors import LimitExceededException
 from kecs.ecs.model import NodePort, Service, Task
 from kecs.ecs.state import Reader, Tx
+from kecs.errors import KecsError
 from kecs.runtimes.base import ExposedPort, Exposes, Exposure, NodePortTakenError
 from kecs.store.ecs import Store
 
@@ -70,6 +71,7 @@ class Exposures:
             if key is not None:
                 _log.warning("the Service %s/%s was changed by somebody else: applied again", *place)
                 self._drifted.add(key)
+                await self._doubt(key)
                 self.wake(key)
 
     async def close(self) -> None:
@@ -99,6 +101,13 @@ class Exposures:
                 self.wake((row.region, row.cluster, row.service or None, row.task_id or None))
             elif isinstance(row, Task) and row.service is None and row.public:
                 self.wake((row.region, row.cluster, None, row.id))
+
+    async def _doubt(self, key: TargetKey) -> None:
+        """Let nobody go by node ports that may be gone: a published one accepts all the same."""
+        try:
+            await self._store.transact(partial(_note_unapplied, key=key))
+        except KecsError as error:
+            _log.error("that a Service was changed could not be committed: %s", error.message)
 
     async def _begin(self) -> None:
         """Learn what the cluster has, take away what nobody wants, and begin with everything."""
@@ -253,6 +262,12 @@ def _note_applied(tx: Tx, key: TargetKey, numbers: set[int | None]) -> None:
     for row in _rows(tx, key):
         if row.port in numbers:
             tx.put(msgspec.structs.replace(row, applied=True))
+
+
+def _note_unapplied(tx: Tx, key: TargetKey) -> None:
+    for row in _rows(tx, key):
+        if row.applied:
+            tx.put(msgspec.structs.replace(row, applied=False))
 
 
 def _move_row(tx: Tx, key: TargetKey, number: int, refused: Collection[int], ctx: Context) -> bool:

@@ -15,6 +15,7 @@ import msgspec
 
 from kecs.client.endpoints import EndpointsLine, Target
 from kecs.controlplane.endpoints import (
+    LOCAL,
     Changes,
     TargetKey,
     all_targets,
@@ -22,6 +23,7 @@ from kecs.controlplane.endpoints import (
     target_at,
     touched,
 )
+from kecs.ecs.context import RuntimeTraits
 from kecs.ecs.model import Task
 from kecs.ecs.state import Reader
 
@@ -80,8 +82,10 @@ class Follower:
 class Hub:
     """The endpoints of now, their version, and their followers."""
 
-    def __init__(self, state: Reader) -> None:
-        self._targets: dict[TargetKey, Target] = all_targets(state)
+    def __init__(self, state: Reader, traits: RuntimeTraits = LOCAL) -> None:
+        """Begin with the endpoints of `state` on the instance's runtime."""
+        self.traits = traits
+        self._targets: dict[TargetKey, Target] = all_targets(state, traits)
         self.version = 1
         self._followers: list[Follower] = []
         self._seen = 0
@@ -108,10 +112,10 @@ class Hub:
         keys = touched(changes)
         everything: dict[TargetKey, Target] | None = None
         if nodes_changed(changes):
-            everything = all_targets(state)
+            everything = all_targets(state, self.traits)
             keys |= {key for key, target in everything.items() if target.public}
         for key in sorted(keys, key=str):
-            new = target_at(state, key) if everything is None else everything.get(key)
+            new = everything.get(key) if everything is not None else target_at(state, key, self.traits)
             if new == self._targets.get(key):
                 continue
             if new is None:

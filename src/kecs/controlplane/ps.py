@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kecs.client.admin_types import Ps, PsPort, PsService, PsTask
 from kecs.controlplane.endpoints import REACHABLE
@@ -14,7 +14,16 @@ Doors = Mapping[tuple[str, str, str, int, str], int]
 """Node port by (region, cluster, service or id of a standalone task, container port, protocol)."""
 
 
-def ps(state: Reader, *, stopped: bool) -> Ps:
+Held = Callable[[Task], str | None]
+"""Tells what a task waits for before it is started and stands in no row."""
+
+
+def not_held(_task: Task) -> str | None:
+    """Tell of nothing."""
+    return None
+
+
+def ps(state: Reader, held: Held = not_held, *, stopped: bool) -> Ps:
     """Return services and tasks; `stopped` adds the tasks that have stopped."""
     tasks = state.scan(Task)
     doors = _doors(state)
@@ -23,7 +32,9 @@ def ps(state: Reader, *, stopped: bool) -> Ps:
             _service(service, tasks) for service in state.scan(Service) if service.status != "INACTIVE"
         ],
         tasks=[
-            _task(task, doors) for task in tasks if stopped or task.last_status not in ("STOPPED", "DELETED")
+            _task(task, doors, task.waiting or held(task))
+            for task in tasks
+            if stopped or task.last_status not in ("STOPPED", "DELETED")
         ],
     )
 
@@ -69,7 +80,7 @@ def _doors(state: Reader) -> Doors:
     }
 
 
-def _task(task: Task, doors: Doors) -> PsTask:
+def _task(task: Task, doors: Doors, waiting: str | None) -> PsTask:
     return PsTask(
         region=task.region,
         cluster=task.cluster,
@@ -98,5 +109,5 @@ def _task(task: Task, doors: Doors) -> PsTask:
         ],
         namespace=task.namespace,
         pod=task.pod,
-        waiting=task.waiting,
+        waiting=waiting,
     )

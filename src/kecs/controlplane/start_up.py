@@ -73,6 +73,8 @@ def traits_of(instance: Instance) -> RuntimeTraits:
         instance=instance.name,
         instance_id=instance.id,
         node_ports=node_ports.parse(instance.node_ports or node_ports.DEFAULT_RANGE) if pods else None,
+        published=node_ports.parse(instance.published) if pods and instance.published else None,
+        published_by=f"k3d-{instance.k3d.cluster}-server-0" if instance.k3d is not None else None,
     )
 
 

@@ -19,12 +19,13 @@ from kecs.controlplane.endpoints import Changes, definition_of
 from kecs.controlplane.environment import MissingResourceError
 from kecs.controlplane.hub import Hub
 from kecs.controlplane.specs import task_spec
+from kecs.controlplane.task_images import TaskImages
 from kecs.controlplane.task_ports import NoPortLeftError, TaskPorts, release
 from kecs.ecs import lifecycle, node_ports
 from kecs.ecs.context import Knobs
 from kecs.ecs.model import Key, Task, TaskDefinition
 from kecs.ecs.state import Tx
-from kecs.runtimes.base import Runtime, TaskObserved
+from kecs.runtimes.base import Runtime, TaskObserved, TaskSpec
 from kecs.store.ecs import Store
 
 RETRY_AFTER = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
@@ -55,6 +56,8 @@ class Flow:
     """The port that a stranger took; another one is due before the next start."""
     trouble: str | None = None
     """Why the step that is due could not be taken; it is tried again."""
+    images: tuple[str, ...] = ()
+    """Images that it waits for."""
 
 
 class TaskFlows:
@@ -70,8 +73,11 @@ class TaskFlows:
         knobs: Knobs,
         clock: Callable[[], float],
         observed: Callable[[TaskObserved], None],
+        images: TaskImages | None = None,
     ) -> None:
+        """`images` brings what a task runs to where it runs; None: that is nobody's work here."""
         self._store, self._runtime, self._hub, self._ports = store, runtime, hub, ports
+        self._images = images
         self._environments, self._knobs, self._clock = environments, knobs, clock
         self._observed = observed
         self._flows: dict[str, Flow] = {}
@@ -112,7 +118,16 @@ class TaskFlows:
     def trouble(self, task_id: str) -> str | None:
         """Return why a task does not get on, in a sentence; None: nothing is known that it could be."""
         flow = self._flows.get(task_id)
+        if flow is not None and flow.trouble is None and (held := self.held(task_id)) is not None:
+            return f"task {task_id[:8]} has not started yet: {held}"
         return flow.trouble if flow is not None else None
+
+    def held(self, task_id: str) -> str | None:
+        """Return what a task waits for before it is started, and how far that is; None: for nothing."""
+        flow = self._flows.get(task_id)
+        if flow is None or self._images is None:
+            return None
+        return self._images.progress(flow.images)
 
     async def close(self) -> None:
         """Let go of all tasks; they go on by themselves."""
@@ -182,14 +197,31 @@ class TaskFlows:
         except MissingResourceError as error:
             self._fail(task, str(error))
             return
+        spec = await self._with_images(
+            flow, task, task_spec(task, definition, environments, time_scale=self._knobs.time_scale)
+        )
+        if spec is None:
+            return
         flow.known = True
         try:
-            await self._runtime.run(
-                task_spec(task, definition, environments, time_scale=self._knobs.time_scale)
-            )
+            await self._runtime.run(spec)
         except BaseException:
             flow.known = False
             raise
+
+    async def _with_images(self, flow: Flow, task: Task, spec: TaskSpec) -> TaskSpec | None:
+        """Have its images brought; return the order with what was tried, None when the row has changed."""
+        if self._images is None:
+            return spec
+        flow.images = tuple(dict.fromkeys(one.image for one in spec.containers))
+        bringing = aio.create_task(self._images.bring(task, spec), name=f"images of task {task.id[:8]}")
+        changed = aio.create_task(flow.changed.wait(), name=f"change of task {task.id[:8]}")
+        try:
+            await asyncio.wait({bringing, changed}, return_when=asyncio.FIRST_COMPLETED)
+            return await bringing if bringing.done() else None
+        finally:
+            flow.images = ()
+            await aio.cancel(bringing, changed)
 
     async def _change_port(self, flow: Flow, task: Task, taken: int) -> None:
         """Give it another port for the one that a stranger took; the new row then calls for a start."""

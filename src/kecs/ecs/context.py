@@ -14,12 +14,16 @@ class RuntimeTraits:
     """What the instance's runtime can do, as far as operations must know it."""
 
     name: str = "local"
-    """`local` or `kubernetes`."""
+    """`local`, `kubernetes` or `k3d`."""
     instance: str = "default"
     """Name and id of the instance: what is made in a cluster is named after them (`kecs.ecs.names`)."""
     instance_id: str = ""
     node_ports: range | None = None
     """Where node ports of public services and tasks are taken from; None: the runtime has none (`local`)."""
+    published: range | None = None
+    """Those TCP node ports that also answer on 127.0.0.1 of this machine, under the same number."""
+    published_by: str | None = None
+    """The node behind them; None: which one it is is not known."""
 
     @property
     def runs_pods(self) -> bool:

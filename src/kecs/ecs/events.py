@@ -90,6 +90,28 @@ def cannot_expose(service: Service, reason: str, now: float, new_id: NewId) -> S
     return _say_once(service, f"was unable to expose its ports. Reason: {reason}", now, new_id)
 
 
+def imports_image(service: Service, image: str, image_id: str, now: float, new_id: NewId) -> Service:
+    """Say that tasks wait for an image of this machine's Docker; once for each id of an image."""
+    text = f"is importing image {image} ({image_id}) from Docker on this machine into the cluster."
+    return _say_once(service, text, now, new_id)
+
+
+def imported_image(
+    service: Service, image: str, image_id: str, seconds: float, now: float, new_id: NewId
+) -> Service:
+    """Say that such an image is in the cluster, and how long that took."""
+    text = f"has imported image {image} ({image_id}) from Docker on this machine into the cluster"
+    return _say_once(service, f"{text} in {seconds:.1f} s.", now, new_id, like=text)
+
+
+def image_not_imported(
+    service: Service, image: str, image_id: str, reason: str, now: float, new_id: NewId
+) -> Service:
+    """Say that such an image did not come into the cluster, which goes on and pulls it."""
+    text = f"could not import image {image} ({image_id}) from Docker on this machine into the cluster"
+    return _say_once(service, f"{text}, which tries to pull it. Reason: {reason}", now, new_id, like=text)
+
+
 def blocked_by_configuration(service: Service, now: float, new_id: NewId) -> Service:
     """Say that minimumHealthyPercent and maximumPercent leave no next step."""
     text = (

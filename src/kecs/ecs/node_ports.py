@@ -4,11 +4,15 @@
 in that of a plan and of a task's end: the rows then are exactly those that are wanted. The control plane
 makes the cluster follow them (`kecs.controlplane.exposures`); a number that the cluster refuses is replaced
 by `move`. Nothing here knows what a cluster has. On `local` there are no node ports, and nothing happens.
+
+Where some are published on this machine, TCP ports get one of those while there is one. UDP ports do not,
+since only TCP is published: they take one of those last of all.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator
 
@@ -88,7 +92,8 @@ def move(tx: Tx, row: NodePort, avoid: Collection[int], ctx: Context) -> NodePor
     Raises LimitExceededException when none is left.
     """
     taken = {other.port for other in tx.scan(NodePort)} | set(avoid)
-    moved = msgspec.structs.replace(row, port=_free(_from(row.port + 1, ctx), taken, ctx), applied=False)
+    chosen = _free(_candidates(row.port + 1, row.protocol, ctx), taken, ctx)
+    moved = msgspec.structs.replace(row, port=chosen, applied=False)
     tx.put(moved)
     return moved
 
@@ -126,7 +131,7 @@ def _settle(
             protocol="udp" if protocol == "udp" else "tcp",
             port=0,
         )
-        chosen = _free(_from(_hash(row, ctx), ctx), taken, ctx)
+        chosen = _free(_candidates(_hash(row, ctx), row.protocol, ctx), taken, ctx)
         taken.add(chosen)
         tx.put(msgspec.structs.replace(row, port=chosen))
 
@@ -145,10 +150,28 @@ def _hash(row: NodePort, ctx: Context) -> int:
     return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big")
 
 
-def _from(number: int, ctx: Context) -> Iterator[int]:
-    """Yield the whole range once, beginning at `number` (or where it falls within the range)."""
+def _candidates(number: int, protocol: str, ctx: Context) -> Iterator[int]:
+    """Yield the whole range once, what suits `protocol` best first."""
     assert ctx.runtime.node_ports is not None
-    numbers = ctx.runtime.node_ports
+    every, published = ctx.runtime.node_ports, _published(ctx)
+    others = (each for each in _from(number, every) if each not in published)
+    if protocol == "udp":
+        return itertools.chain(others, published)
+    return itertools.chain(_from(number, published), others)
+
+
+def _published(ctx: Context) -> range:
+    """Return what is published of the range, which the cluster may not hand out whole."""
+    every, published = ctx.runtime.node_ports, ctx.runtime.published
+    if every is None or published is None:
+        return range(0)
+    return range(max(every.start, published.start), min(every.stop, published.stop))
+
+
+def _from(number: int, numbers: range) -> Iterator[int]:
+    """Yield all of `numbers` once, beginning at `number` (or where it falls within them)."""
+    if not numbers:
+        return
     begin = number - numbers.start if number in numbers else number % len(numbers)
     for step in range(len(numbers)):
         yield numbers[(begin + step) % len(numbers)]

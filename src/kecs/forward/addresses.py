@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 """What is listened on when no address is given."""
+PUBLISHED = ("127.0.0.1",)
+"""Where Docker listens for the port of `publish`."""
 EVERYWHERE = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised, not bound
 
 

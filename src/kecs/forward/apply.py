@@ -171,7 +171,7 @@ class _Taken:
 
     names: dict[str, str] = field(default_factory=dict)
     ports: dict[int, list[tuple[Sequence[str], str, str]]] = field(default_factory=dict)
-    """Port -> addresses, forward, who has it."""
+    """Port -> addresses, forward, who has it; local ones and published ones."""
 
 
 def _conflicts(steps: Sequence[Step], others: Sequence[Existing]) -> Iterator[Conflict]:
@@ -179,13 +179,13 @@ def _conflicts(steps: Sequence[Step], others: Sequence[Existing]) -> Iterator[Co
     for one in others:
         who = _who(one.owner)
         taken.names[one.name] = who
-        if one.ended is None and one.spec.local_port is not None:  # one that ended does not listen
-            _port_of(taken, one.spec, one.name, who)
+        listens = one.ended is None  # but what it published, the load balancer still has
+        _ports_of(taken, one.spec, one.name, who, listens=listens)
     for step in steps:
         yield from _in_the_way(step, taken)
         who = "the same file"
         taken.names.setdefault(step.name, who)
-        _port_of(taken, step.spec, step.name, who)
+        _ports_of(taken, step.spec, step.name, who)
 
 
 def _in_the_way(step: Step, taken: _Taken) -> Iterator[Conflict]:
@@ -195,18 +195,34 @@ def _in_the_way(step: Step, taken: _Taken) -> Iterator[Conflict]:
             f"the name `{step.name}` is taken by a forward {_of(who)}",
             f"choose another name in the file, or {stop.format(step.name)}",
         )
-    for given, name, who in taken.ports.get(step.spec.local_port or 0, []):
-        if name != step.name and addresses.collide(given, step.spec.address):
-            yield Conflict(
-                f"port {step.spec.local_port} of `{step.name}` belongs to the forward `{name}` {_of(who)}",
-                f"choose another `localPort` in the file, or {stop.format(name)}",
-            )
-            return
+    for key, port, where in _ports(step.spec):
+        for given, name, who in taken.ports.get(port, []):
+            if name != step.name and addresses.collide(given, where):
+                yield Conflict(
+                    f"port {port} of `{step.name}` belongs to the forward `{name}` {_of(who)}",
+                    f"choose another `{key}` in the file, or {stop.format(name)}",
+                )
+                break
+    kept = step.spec.local_port == step.spec.publish is not None
+    if kept and addresses.collide(step.spec.address, addresses.PUBLISHED):  # the file says nothing of it
+        yield Conflict(
+            f"port {step.spec.publish} of `{step.name}` is its local port",
+            "choose another `publish` in the file, or name another `localPort`",
+        )
 
 
-def _port_of(taken: _Taken, spec: ForwardSpec, name: str, who: str) -> None:
+def _ports(spec: ForwardSpec) -> Iterator[tuple[str, int, Sequence[str]]]:
+    """Yield the ports that are listened on for a forward: by the agent, and by Docker."""
     if spec.local_port is not None:
-        taken.ports.setdefault(spec.local_port, []).append((spec.address, name, who))
+        yield "localPort", spec.local_port, spec.address
+    if spec.publish is not None:
+        yield "publish", spec.publish, addresses.PUBLISHED
+
+
+def _ports_of(taken: _Taken, spec: ForwardSpec, name: str, who: str, *, listens: bool = True) -> None:
+    for key, port, where in _ports(spec):
+        if listens or key == "publish":
+            taken.ports.setdefault(port, []).append((where, name, who))
 
 
 def _who(owner: str | None) -> str:

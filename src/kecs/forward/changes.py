@@ -74,6 +74,7 @@ _WORDS: Mapping[str, Callable[[ForwardSpec], Any]] = {
     "target": lambda spec: _target(spec.target),
     "localPort": lambda spec: str(spec.local_port),
     "targetPort": lambda spec: str(spec.target_port),
+    "publish": lambda spec: "none" if spec.publish is None else str(spec.publish),
     "address": lambda spec: _listed(spec.address),
     "autoReconnect": lambda spec: _yes(spec.auto_reconnect),
     "strict": lambda spec: _yes(spec.strict),

@@ -108,6 +108,8 @@ class Forward(Options, frozen=True, kw_only=True, rename="camel"):
     """More than one task with the `tags` is an error."""
     local_port: Port | UnsetType = UNSET
     """Port on this machine; chosen once and kept when it is left out."""
+    publish: Port | UnsetType = UNSET
+    """Port of 127.0.0.1 on k3d's load balancer too, for a service: Docker holds it, KECS runs or not."""
     target_port: Port | PortName
     """Container port, or the name of its port mapping."""
 

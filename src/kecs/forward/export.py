@@ -48,6 +48,7 @@ def _forward(spec: ForwardSpec, region: str) -> dict[str, Any]:
         "strict": spec.strict or None,
         "localPort": spec.local_port,
         "targetPort": spec.target_port,
+        "publish": spec.publish,
         "autoReconnect": None if spec.auto_reconnect else False,
         "address": spec.address or None,
         "route": spec.route if spec.route != "auto" else None,

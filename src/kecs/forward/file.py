@@ -114,6 +114,7 @@ def _check(reader: Reader, document: Mapping[str, Any]) -> None:
         _check_target(reader, path, forward)
     _check_names(reader, document)
     _check_ports(reader, document)
+    _check_published(reader, document)
     if "clusters" in document and not document.get("auto"):
         reader.complain(("clusters",), "`clusters` says nothing without `auto: true`", at_key=True)
 
@@ -138,10 +139,10 @@ def _check_target(reader: Reader, path: Path, forward: Mapping[str, Any]) -> Non
     """See that a service is a service, and a task is found in one way."""
     if "type" not in forward:
         return
-    there = {key for key in ("service", "task", "tags", "strict") if (*path, key) in reader.keys}
+    there = {key for key in ("service", "task", "tags", "strict", "publish") if (*path, key) in reader.keys}
     wanted, others = ({"service"}, {"task", "tags", "strict"})
     if forward["type"] == "task":
-        wanted, others = ({"task", "tags"}, {"service"})
+        wanted, others = ({"task", "tags"}, {"service", "publish"})
     for key in sorted(there & others):
         other = "task" if forward["type"] == "service" else "service"
         reader.complain((*path, key), f"`{key}` is for a forward of `type: {other}`", at_key=True)
@@ -180,6 +181,27 @@ def _check_ports(reader: Reader, document: Mapping[str, Any]) -> None:
                 reader.complain((*path, "localPort"), message)
                 break
         first.setdefault(port, []).append((path, listens_on))
+
+
+def _check_published(reader: Reader, document: Mapping[str, Any]) -> None:
+    """See that no two forwards publish one port, and that none listens where Docker shall."""
+    first: dict[int, Path] = {}
+    for path, forward in _forwards(document):
+        if (port := forward.get("publish")) is None:
+            continue
+        if port in first:
+            line = reader.places[(*first[port], "publish")].line
+            reader.complain((*path, "publish"), f"the port {port} is published by the forward in line {line}")
+        first.setdefault(port, path)
+    for path, forward in _forwards(document):
+        port = forward.get("localPort")
+        given = _merged(document.get("defaults", {}), forward).get("address", [])
+        listens_on = [given] if isinstance(given, str) else given
+        if port in first and addresses.collide(listens_on, addresses.PUBLISHED):
+            line = reader.places[(*first[port], "publish")].line
+            reader.complain(
+                (*path, "localPort"), f"the port {port} is published in line {line}: Docker listens on it"
+            )
 
 
 def _is_ip(text: str) -> bool:
@@ -241,6 +263,7 @@ def _forward(line: Forward) -> ForwardSpec:
         probe=_probe(line),
         notify=_notify(line),
         strict=_given(line.strict, False),
+        publish=_given(line.publish, None),
     )
 
 

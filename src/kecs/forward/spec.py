@@ -14,6 +14,8 @@ from typing import Annotated, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from kecs.forward import addresses
+
 DEFAULT_CLUSTER = "default"
 HOLD_SECONDS = 30.0
 HOLD_CONNECTIONS = 1024
@@ -114,6 +116,8 @@ class ForwardSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     notify: Notify | None = None
     strict: bool = False
     """More than one task with the tags is an error instead of the newest one."""
+    publish: int | None = None
+    """Port of 127.0.0.1 on k3d's load balancer, which leads to the service whether KECS runs or not."""
 
 
 class AutoSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -255,6 +259,8 @@ def check(spec: ForwardSpec) -> None:
         _checked_port(spec.local_port, "local port", str(spec.local_port))
     if spec.target_port is not None:
         parse_target_port(str(spec.target_port))
+    if spec.publish is not None:
+        _checked_published(spec)
 
 
 def default_name(target: Target, taken: Container[str]) -> str:
@@ -333,6 +339,27 @@ def _checked_task(task: str, text: str) -> str:
     if not _TASK.fullmatch(task):
         raise TargetSyntaxError(f"`{task}` is no task id (8 to 32 of 0-9 and a-f): {shape}")
     return task
+
+
+def parse_publish(text: str) -> int:
+    """Parse the port of `--publish`, 1 to 65535."""
+    if not _NUMBER.fullmatch(text):
+        raise TargetSyntaxError(f"`{text}` is no port to publish: give a number from 1 to {MAX_PORT}")
+    return _checked_port(int(text), "published port", text)
+
+
+def _checked_published(spec: ForwardSpec) -> None:
+    assert spec.publish is not None
+    _checked_port(spec.publish, "published port", str(spec.publish))
+    if spec.target.type != "service":
+        raise TargetSyntaxError(
+            f"`{spec.target}` is a task, and only services are published: a task's node port ends with it"
+        )
+    if spec.local_port == spec.publish and addresses.collide(spec.address, addresses.PUBLISHED):
+        raise TargetSyntaxError(
+            f"the port {spec.publish} cannot be the local port and the published one: "
+            "the agent listens on the one, Docker on the other"
+        )
 
 
 def _checked_port(port: int, what: str, text: str) -> int:

@@ -25,7 +25,7 @@ NOTHING: frozenset[Place] = frozenset()
 class Connection:
     """One client and, once there is one, the endpoint that serves it."""
 
-    __slots__ = ("client", "number", "place", "served", "since", "tried", "unsaid", "upstream")
+    __slots__ = ("client", "doubted", "number", "place", "served", "since", "tried", "unsaid", "upstream")
 
     def __init__(self, served: Served, sock: socket.SocketType, number: int, since: float) -> None:
         self.served = served
@@ -37,6 +37,8 @@ class Connection:
         self.upstream: End | Stream | None = None
         """There while it is dialled and open."""
         self.place: Place | None = None
+        self.doubted = False
+        """It is connected to something that may have nobody behind it: nothing is sent yet."""
         self.tried: frozenset[Place] = NOTHING
         """Places that refused it since it was last held."""
         self.unsaid = b""
@@ -67,6 +69,7 @@ class Connection:
         """Relay between the client and `sock`, which is connected."""
         loop = self.served.loop
         self.tried = NOTHING
+        self.doubted = False
         client = self.client
         upstream = self.upstream
         if upstream is None:
@@ -132,15 +135,38 @@ class Connection:
         if end is self.client:
             self._client_early(mask)
         elif end is self.upstream and self.place is not None:
-            try:
-                done = dial.finished(end.sock, self.place.address)
-            except OSError as error:
-                self.served.refused(self, error)
-                return
-            if done:
+            if not self.doubted:
+                try:
+                    done = dial.finished(end.sock, self.place.address)
+                except OSError as error:
+                    self.served.refused(self, error)
+                    return
+                if not done:
+                    return
                 self.served.connected(self, end.sock)
-                if end.peer is not None:
-                    end.on_event(mask)
+            if end.peer is not None:
+                end.on_event(mask)
+            elif self.doubted:
+                self._hear(end)
+
+    def lasted(self) -> None:
+        """Believe the place that was doubted: the connection has not ended."""
+        if isinstance(self.upstream, End):
+            self.served.believe(self, self.upstream.sock)
+
+    def _hear(self, end: End) -> None:
+        """Believe the place that is doubted when it says something; when it ends instead, go elsewhere."""
+        try:
+            if not end.sock.recv(1, socket.MSG_PEEK):
+                raise dial.nobody_behind()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.served.refused(self, error)
+            return
+        self.served.believe(self, end.sock)
+        if self.client.pending is None:
+            end.pump(to_the_end=True)
 
     def _client_early(self, mask: int) -> None:
         client = self.client
@@ -167,8 +193,18 @@ class Connection:
         if left:
             self.reset("closed")
 
+    def unheard(self, end: End) -> None:
+        """Take that `end` ends or fails, and that nothing was ever heard of it.
+
+        This client cannot be helped: what it said was taken. But others can.
+        """
+        place = self.place
+        if end is self.upstream and place is not None and not self.client.ended:
+            self.served.suspect(place)
+
     def drop_upstream(self, *, orderly: bool = False) -> None:
         """Close and forget the upstream end, if there is one."""
+        self.doubted = False
         if self.upstream is not None:
             self.upstream.close(orderly=orderly)
             self.upstream = None

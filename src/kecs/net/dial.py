@@ -90,6 +90,11 @@ def finished(sock: socket.SocketType, to: Address) -> bool:
     return True
 
 
+def nobody_behind() -> OSError:
+    """Return the error of a connection that was accepted and ended at once, without a word."""
+    return OSError(errno.ECONNREFUSED, "nobody is there behind what accepts")
+
+
 def _fail(code: int) -> NoReturn:
     raise OSError(code, os.strerror(code))
 

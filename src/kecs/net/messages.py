@@ -31,6 +31,10 @@ class Endpoint:
     """Name of the carrier through which `port` is reached (`Carry`); empty: it is dialled at `host`."""
     patience: float | None = None
     """Seconds for a connect; None: the loop's own."""
+    doubt: float | None = None
+    """Who accepts there does so before it knows whether there is anybody behind, and ends the connection when
+    there is not. For so many seconds nothing is sent, unless something was heard: what ends in that time
+    delivered nothing, and goes elsewhere. None: a connect proves that somebody is there."""
 
 
 @dataclass(frozen=True, slots=True)

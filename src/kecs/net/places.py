@@ -22,6 +22,10 @@ LONG_ASIDE = (1.0, 30.0)
 """The same for a place with a `patience` of its own that did not answer at all, or is not to be reached.
 Such a way may be cut off for hours: no client loses time by trying it, a probe looks whether it is back."""
 
+DOUBTED_ASIDE = (0.1, 5.0)
+"""The same for a place with `doubt`, which is always left to a probe: a connect to it succeeds also when
+nobody is there, and clients are not what that is tried with."""
+
 LAST_RESORT = 0.5
 """Seconds after which such a place is tried by clients all the same, where they would only wait otherwise.
 It may be lost in part: behind a node's port Kubernetes still chooses tasks of a node that was cut off."""
@@ -57,8 +61,8 @@ class Place:
         """When clients may try it although it is lost, if nothing else is left."""
         self.delay = 0.0
         self.reported_at = float("-inf")
-        self.lost = False
-        """It did not answer at all: no client gets it before a probe got through."""
+        self.lost = endpoint.doubt is not None
+        """It did not answer at all, or nobody knows yet: no client gets it before a probe got through."""
         self.probing = False
         self.carrier = endpoint.carrier
         self.invalid: OSError | None = None
@@ -137,8 +141,18 @@ class Places:
         able = [place for place in self._taking if self._takes(place, now) and place not in tried]
         if self._plain:
             return able
+        if any(place.endpoint.doubt is not None for place in able) and self._is_lost_in_part():
+            able = [place for place in able if place.endpoint.doubt is None]
         lowest = min((place.endpoint.rank for place in able), default=0)
         return [place for place in able if place.endpoint.rank == lowest]
+
+    def _is_lost_in_part(self) -> bool:
+        """Tell whether one endpoint has lost its carrier, and another one has not.
+
+        What is behind a place with `doubt` may be the lost one, and a connect would succeed all the same.
+        """
+        there = {place.carrier in self._carriers for place in self._taking if place.carrier}
+        return len(there) > 1
 
     def release(self, place: Place) -> bool:
         """Count one connection to `place` less; True when its endpoint is thereby drained."""
@@ -152,15 +166,17 @@ class Places:
 
     def refused(self, place: Place, now: float, code: int | None = None) -> bool:
         """Set `place` aside for a moment after the error `code`; True when this is to be reported."""
+        doubted = place.endpoint.doubt is not None
         silent = place.endpoint.patience is not None and code in _SILENT
-        if place.lost != silent or place.aside_until <= now:  # not each of those that dialled at once
-            first, most = LONG_ASIDE if silent else ASIDE
+        lost = doubted or silent
+        if place.lost != lost or place.aside_until <= now:  # not each of those that dialled at once
+            first, most = DOUBTED_ASIDE if doubted else LONG_ASIDE if silent else ASIDE
             place.delay = min(max(place.delay * 2, first), most)
             place.aside_until = now + place.delay
             place.again_at = now + LAST_RESORT
             self._aside = max(self._aside, place.aside_until)
-        if place.lost != silent:
-            place.lost = silent
+        if place.lost != lost:
+            place.lost = lost
             self._look_at_them()
         if now - place.reported_at < REPORT_EVERY:
             return False
@@ -178,10 +194,14 @@ class Places:
         """Let clients try lost places when nothing else takes them, or soon will; tell whether one may.
 
         Of several it is those that answered last: a node that was cut off has failed more often in a row.
+        Those with `doubt` are probed then, and not tried.
         """
         if any(self._takes(p, now) or (p.aside_until > now and not p.lost) for p in self._taking):
             return False
-        lost = [place for place in self._taking if place.lost]
+        for place in self._taking:
+            if place.endpoint.doubt is not None and place.lost and place.again_at <= now:
+                place.aside_until, place.again_at = now, now + LAST_RESORT
+        lost = [place for place in self._taking if place.lost and place.endpoint.doubt is None]
         least = min((place.delay for place in lost), default=0.0)
         due = [place for place in lost if place.delay == least and place.again_at <= now]
         for place in due:

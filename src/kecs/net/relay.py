@@ -177,6 +177,8 @@ class End:
 
         All that came before it was handed over: nothing is read while the peer has pending bytes.
         """
+        if not self.count:
+            self.connection.unheard(self)
         if self.deaf:
             peer.take_leave()
         elif peer.ended:
@@ -202,6 +204,8 @@ class End:
         peer = self.peer
         if peer is None:
             return
+        if not self.count:
+            self.connection.unheard(self)
         if self.deaf or not (self.ended or (_LINUX and code == errno.EPIPE)):
             self.connection.reset("reset" if code is None or code in _RESETS else os.strerror(code))
             return

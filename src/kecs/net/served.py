@@ -56,7 +56,7 @@ class Served:
         self.held: dict[Connection, None] = {}
         """In the order of their arrival."""
         self.dialling: dict[Connection, float] = {}
-        """When to give the dial up."""
+        """When to give the dial up, or to believe one that is `Connection.doubted`."""
         self.serving = False
         """Those that wait are about to be served."""
         self.hungry = False
@@ -175,7 +175,7 @@ class Served:
                 self._set_aside(connection, place, error)
                 continue
             self._take(connection, place)
-            if done:
+            if done and place.endpoint.doubt is None:
                 place.delay = 0.0
                 connection.open(sock)
             else:
@@ -204,7 +204,18 @@ class Served:
         return self.loop.connect_timeout if own is None else own
 
     def connected(self, connection: Connection, sock: socket.SocketType) -> None:
-        """Relay, now that a dial is done."""
+        """Relay, now that a dial is done; or wait whether it comes to its end at once."""
+        assert connection.place is not None
+        doubt = connection.place.endpoint.doubt
+        if doubt is None:
+            self.believe(connection, sock)
+        else:
+            connection.doubted = True
+            self.dialling[connection] = time.monotonic() + doubt
+            self.wake(self.dialling[connection])
+
+    def believe(self, connection: Connection, sock: socket.SocketType) -> None:
+        """Relay, now that there is somebody."""
         del self.dialling[connection]
         assert connection.place is not None
         connection.place.delay = 0.0
@@ -245,6 +256,11 @@ class Served:
     def _set_aside(self, connection: Connection, place: Place, error: OSError) -> None:
         connection.tried |= {place}
         self._refuse(place, error)
+
+    def suspect(self, place: Place) -> None:
+        """Have a place with `doubt` probed before it gets another connection."""
+        if place.endpoint.doubt is not None:
+            self._refuse(place, dial.nobody_behind())
 
     def _refuse(self, place: Place, error: OSError) -> None:
         if self.places.refused(place, self.loop.now, error.errno):
@@ -315,7 +331,9 @@ class Served:
             if not self.serving:
                 self.serving = True
                 self.loop.chores.append(self.serve_held)
-        elif (retry := self.places.retry_at(now)) is not None:
+            return
+        self._probe()
+        if (retry := self.places.retry_at(now)) is not None:
             self.wake(retry)
 
     def serve_held(self) -> None:
@@ -346,6 +364,8 @@ class Served:
         for connection, when in list(self.dialling.items()):
             if when > now:
                 self.wake(when)
+            elif connection.doubted:
+                connection.lasted()
             elif connection.place is not None:
                 seconds = self._patience(connection.place)
                 self.refused(connection, TimeoutError(errno.ETIMEDOUT, f"no answer within {seconds:g} s"))

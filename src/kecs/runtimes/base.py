@@ -61,6 +61,8 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds from its own start within which it must be what others wait for (COMPLETE, SUCCESS,
     HEALTHY), else those give up (AWS API reference, ContainerDefinition); None: no limit."""
     ports: list[PortSpec] = []
+    image_tried: str | None = None
+    """What was done to bring its image to where it runs, for the error of a pull; None: nothing."""
     definition: dict[str, Any] = {}
     """The container definition as registered, for what only some runtimes honour."""
 

@@ -36,6 +36,11 @@ def chosen(document, expected):
 CONTAINERS = {
     "nothing said": ({}, {"command": None, "args": None, "securityContext": None, "volumeMounts": None}),
     "image": ({"image": "a/b@sha256:1"}, {"image": "a/b@sha256:1", "imagePullPolicy": "IfNotPresent"}),
+    "image that was imported": (
+        {"image": "a/b:latest"},
+        {"image": "a/b:latest", "imagePullPolicy": "IfNotPresent"},
+    ),
+    "image without a tag": ({"image": "a/b"}, {"image": "a/b", "imagePullPolicy": "IfNotPresent"}),
     "command alone keeps the image's entry point": (
         {"command": ["a", "b"]},
         {"command": None, "args": ["a", "b"]},

@@ -9,6 +9,7 @@ import json
 import math
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.runtimes.kubernetes.definitions import OWNER, task_of
 
@@ -381,6 +382,37 @@ def test_what_waits_for_what_cannot_come_is_stopped_and_says_so(condition, state
 )
 def test_a_container_waits_for_good_or_for_now(reason, message, expected):
     assert reasons.waiting({"reason": reason, "message": message}) == expected
+
+
+TRIED = "Docker on this machine has no image web:1 to import"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "expected"),
+    [
+        (
+            {"reason": "ErrImagePull", "message": "pull access denied"},
+            f"CannotPullContainerError: pull access denied ({TRIED})",
+        ),
+        ({"reason": "RunContainerError", "message": "exec: x"}, "CannotStartContainerError: exec: x"),
+    ],
+)
+def test_what_was_tried_for_an_image_is_told_when_it_cannot_be_pulled(waiting, expected):
+    task = task_of({"name": "web"}, {"name": "other", "essential": False})
+    web, other = task.containers
+    task = msgspec.structs.replace(task, containers=[msgspec.structs.replace(web, image_tried=TRIED), other])
+    pod = json.loads(json.dumps(manifests.pod(task, OWNER, sleep_action=True)))
+    pod["status"] = {
+        "phase": "Pending",
+        "containerStatuses": [
+            {"name": "web", "state": {"waiting": waiting}},
+            {"name": "other", "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}},
+        ],
+    }
+
+    found = {one.name: one.reason for one in pods.observe(pod, 0.0).containers}
+
+    assert found == {"web": expected, "other": "CannotPullContainerError: not found"}
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from kecs.runtimes.base import (
     TaskObserved,
     TaskSpec,
 )
-from kecs.runtimes.kubernetes import manifests, tracked
+from kecs.runtimes.kubernetes import manifests, reasons, tracked
 from kecs.runtimes.kubernetes.manifests import Owner
 from kecs.runtimes.kubernetes.namespaces import GRACE, destroy
 from kecs.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -100,13 +100,13 @@ def ended(code: int) -> dict[str, object]:
 class World:
     """A runtime, its cluster, and what was observed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, vanished: str | None = None) -> None:
         self.cluster = Cluster()
         self.folder = folder
         self.seen: list[TaskObserved] = []
         self._news = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
-        self.runtime = KubernetesRuntime(self.cluster, OWNER, folder)  # type: ignore[arg-type]
+        self.runtime = KubernetesRuntime(self.cluster, OWNER, folder, vanished=vanished)  # type: ignore[arg-type]
 
     async def open(self, *expected: str, keep: tuple[str, ...] | None = None) -> None:
         """Open the runtime and begin to read."""
@@ -265,6 +265,53 @@ async def test_an_adopted_task_can_be_stopped(world: World) -> None:
     await world.until(lambda seen: seen.task_id == TASK and not seen.lost)
     await world.runtime.stop(TASK)
     assert world.cluster.deletions == [(("Pod", SPACE, POD), None)]
+
+
+DRAINED = "Task was stopped: its pod was deleted while its node was drained"
+K3D_STOPPED = f"{DRAINED}, as k3d does whenever its cluster or Docker stops"
+
+
+@pytest.mark.parametrize("vanished", [None, K3D_STOPPED])
+def test_a_pod_that_is_deleted_on_a_cordoned_node_was_drained(tmp_path: Path, vanished: str | None) -> None:
+    """`kubectl drain --disable-eviction`, as k3d's own, deletes pods and says nothing on them."""
+
+    async def play() -> None:
+        world = World(tmp_path / "tasks", vanished=vanished)
+        try:
+            await running(world)
+            world.cluster.pod(POD)["spec"]["nodeName"] = "n1"
+            node = {"kind": "Node", "metadata": {"name": "n1"}, "spec": {"unschedulable": True}}
+            world.cluster.put(node)
+            world.cluster.leave(POD)
+            seen = await world.until(lambda seen: seen.leaving)
+            assert seen.leaving == (vanished or DRAINED)
+
+            world.cluster.put(node | {"spec": {}})
+            async with asyncio.timeout(5):  # the next start takes the cordon away
+                while world.runtime._nodes.is_cordoned("n1"):
+                    await asyncio.sleep(0)
+        finally:
+            await world.close()
+
+    asyncio.run(play())
+
+
+def test_on_k3d_what_is_gone_unseen_went_with_a_drain(tmp_path: Path) -> None:
+    async def play() -> None:
+        world = World(tmp_path / "tasks", vanished=reasons.K3D_STOPPED)
+        try:
+            await world.open("f" * 32)
+            assert (await world.until(lambda seen: seen.lost)).leaving == K3D_STOPPED
+            await world.runtime.run(SPEC)
+            world.cluster.update(POD, **RUNNING)
+            await world.until(lambda seen: seen.containers and seen.containers[0].status == "RUNNING")
+            world.cluster.forget("Pod", POD)
+            world.cluster.relist("Pod")
+            assert (await world.until(lambda seen: seen.ended)).leaving == K3D_STOPPED
+        finally:
+            await world.close()
+
+    asyncio.run(play())
 
 
 @scenario

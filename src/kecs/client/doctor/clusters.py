@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from kecs.client import cluster
+from kecs.client import cluster, k3d
 from kecs.client.doctor.finding import Finding, error, not_used, ok, warning
 from kecs.client.doctor.machine import Known, Machine, Ran
+from kecs.client.instance import Instance
 from kecs.errors import KecsError
 from kecs.kube import kubeconfig
+from kecs.paths import InstancePaths
 
 PATIENCE = 5.0
 """Seconds for a cluster or Docker to answer."""
@@ -41,6 +43,9 @@ def _cluster_of(known: Known) -> Iterator[Finding]:
     assert known.instance is not None
     assert known.instance.kubernetes is not None
     it, where = known.instance.kubernetes, f"the instance `{known.instance.name}`"
+    if known.instance.k3d is not None and known.instance.desired == "stopped":
+        yield not_used("kubeconfig", f"the cluster of {where} is stopped with it")
+        return
     try:
         cluster.confirm(it, PATIENCE)
     except KecsError as why:
@@ -78,26 +83,51 @@ def check_docker(machine: Machine) -> Iterator[Finding]:
 
 
 def check_k3d(machine: Machine) -> Iterator[Finding]:
-    """Look which k3d there is, when a cluster of it is used or it is there."""
+    """Look which k3d there is, when a cluster of it is used or it is there; and how KECS's own ones are."""
+    yield _program(machine)
+    for known in machine.instances:
+        if known.instance is not None and known.instance.k3d is not None:
+            yield _own_cluster(machine, known.paths, known.instance)
+
+
+def _program(machine: Machine) -> Finding:
     needs = _needs(machine, IN_DOCKER[:1])
     if machine.find("k3d") is None:
-        yield _unless_needed("k3d", "is not installed", needs, "install it: https://k3d.io")
-        return
+        return _unless_needed("k3d", "is not installed", needs, "install it: https://k3d.io")
     ran = machine.run(("k3d", "version"), PATIENCE)
     match = re.search(r"k3d version v?(\d+)\.(\d+)\S*", ran.out)
     if ran.code != 0 or match is None:
-        yield _unless_needed("k3d", f"does not say its version: {_last(ran)}", needs, "install it again")
-    elif (int(match[1]), int(match[2])) < K3D:
-        yield warning("k3d", f"{match[0]} is too old", f"install {K3D[0]}.{K3D[1]} or newer: https://k3d.io")
-    else:
-        yield ok("k3d", match[0])
+        return _unless_needed("k3d", f"does not say its version: {_last(ran)}", needs, "install it again")
+    if (int(match[1]), int(match[2])) < K3D:
+        return warning("k3d", f"{match[0]} is too old", f"install {K3D[0]}.{K3D[1]} or newer: https://k3d.io")
+    return ok("k3d", match[0])
+
+
+def _own_cluster(machine: Machine, paths: InstancePaths, it: Instance) -> Finding:
+    """Compare the cluster that KECS made for an instance with what that should be."""
+    flag = "" if it.name == "default" else f" --instance {it.name}"
+    start, stop = f"`kecs start{flag}`", f"`kecs stop{flag}`"
+    if k3d.never_was(it):
+        text = f"the first start of the instance `{it.name}` was interrupted"
+        return warning("k3d", text, f"{start} begins anew, `kecs destroy{flag}` removes what is left of it")
+    found = k3d.look(paths, it, machine.environ)
+    text = f"the cluster `{found.cluster}` of the instance `{it.name}` is {found.state}: {found.detail}"
+    if found.state == "unknown":
+        return error("k3d", text, "see what is said of k3d and of Docker here")
+    if it.desired == "running":
+        return ok("k3d", text) if found.state == "running" else error("k3d", text, f"{start} repairs it")
+    if found.state == "absent":
+        return warning("k3d", text, f"nothing has to be done: {start} makes it anew")
+    return ok("k3d", text) if found.state == "stopped" else warning("k3d", text, f"{stop} stops it")
 
 
 def _needs(machine: Machine, contexts: tuple[str, ...]) -> str | None:
     """Return the name of an instance whose cluster lives in Docker, by how its context is called."""
     for known in machine.instances:
         it = known.instance
-        if it is not None and it.kubernetes is not None and it.kubernetes.context.startswith(contexts):
+        if it is None:
+            continue
+        if it.k3d is not None or (it.kubernetes and it.kubernetes.context.startswith(contexts)):
             return it.name
     return None
 

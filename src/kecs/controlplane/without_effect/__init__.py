@@ -13,7 +13,7 @@ from kecs.controlplane.without_effect import local, pods
 from kecs.controlplane.without_effect.said import said
 from kecs.ecs.model import Service, TaskDefinition
 
-_RUNTIMES = {"local": local, "kubernetes": pods}
+_RUNTIMES = {"local": local, "k3d": pods, "kubernetes": pods}
 """What is told of each runtime, by its name."""
 
 

@@ -28,7 +28,9 @@ def container(
     manifest: dict[str, Any] = {
         "name": kubernetes_name(one.name),
         "image": one.image,
-        # A `:latest` image, too: one that was only loaded into the node could not be pulled.
+        # A `:latest` image, too, for which Kubernetes' default is Always: one that was only imported into the
+        # node is in no registry, and one that is there starts without any. ECS's agent pulls each time and
+        # takes what it has when that fails (ECS_IMAGE_PULL_BEHAVIOR=default); a kubelet that fails gives up.
         "imagePullPolicy": "IfNotPresent",
         **_command(one),
         "workingDir": one.working_directory,

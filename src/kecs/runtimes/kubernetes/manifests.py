@@ -187,6 +187,7 @@ def _note(one: ContainerSpec, place: pod_order.Placed) -> notes.Note:
         depends_on=[(it.container, it.condition) for it in one.depends_on],
         start_timeout=one.start_timeout,
         unhealthy_after=probes.unhealthy_after(one) if place.role != "init" else None,
+        image_tried=one.image_tried,
     )
 
 

@@ -22,6 +22,7 @@ class Nodes:
     def __init__(self, client: KubeClient) -> None:
         self._client = client
         self._nodes: dict[str, NodeObserved] = {}
+        self._cordoned: set[str] = set()
         self._known = False
         self._news = asyncio.Event()
         self._closed = False
@@ -30,6 +31,10 @@ class Nodes:
         """Tell whether a node is there and ready; one that is not known yet counts as ready."""
         node = self._nodes.get(name or "")
         return (node is not None and node.ready) or not self._known
+
+    def is_cordoned(self, name: str | None) -> bool:
+        """Tell whether a node takes no pods, which is how a drain of it begins."""
+        return name in self._cordoned
 
     async def observed(self) -> AsyncIterator[list[NodeObserved]]:
         """Yield all nodes, by name, once they are known and after each change that matters, until `close`."""
@@ -50,12 +55,16 @@ class Nodes:
             async for event in events:
                 if isinstance(event, Synced):
                     self._nodes = {node.name: node for node in map(observe, event.objects)}
+                    self._cordoned = {_name(each) for each in event.objects if _is_cordoned(each)}
                     self._known = True
                 elif isinstance(event, Changed):
                     node = observe(event.object)
                     self._nodes[node.name] = node
+                    self._cordoned.discard(node.name)
+                    self._cordoned |= {node.name} if _is_cordoned(event.object) else set()
                 elif isinstance(event, Deleted):
-                    self._nodes.pop(event.object["metadata"]["name"], None)
+                    self._nodes.pop(_name(event.object), None)
+                    self._cordoned.discard(_name(event.object))
                 self._news.set()
 
     def close(self) -> None:
@@ -78,7 +87,15 @@ def observe(node: dict[str, Any]) -> NodeObserved:
         item.get("type") == "Ready" and item.get("status") == "True"
         for item in status.get("conditions") or []
     )
-    return NodeObserved(name=node["metadata"]["name"], addresses=list(dict.fromkeys(addresses)), ready=ready)
+    return NodeObserved(name=_name(node), addresses=list(dict.fromkeys(addresses)), ready=ready)
+
+
+def _name(node: dict[str, Any]) -> str:
+    return str(node["metadata"]["name"])
+
+
+def _is_cordoned(node: dict[str, Any]) -> bool:
+    return bool((node.get("spec") or {}).get("unschedulable"))
 
 
 def _is_numeric(address: str) -> bool:

@@ -30,6 +30,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defau
     """Seconds from its start within which it must be what others wait for."""
     unhealthy_after: float | None = None
     """Seconds from its start after which it is UNHEALTHY if it was never healthy; None: it has no check."""
+    image_tried: str | None = None
+    """What was done to bring its image to the cluster before the Pod was made; None: nothing."""
 
 
 def written(notes: list[Note]) -> str:

@@ -46,17 +46,19 @@ def observe(pod: Pod, now: float, before: TaskObserved | None = None) -> TaskObs
     )
 
 
-def gone(task_id: str, last: TaskObserved | None, *, stopping: bool) -> TaskObserved:
+def gone(
+    task_id: str, last: TaskObserved | None, *, stopping: bool, why: str = reasons.POD_DELETED
+) -> TaskObserved:
     """Return the last observation of a task whose Pod is not in the cluster any more.
 
     Exit codes that were never seen stay unknown. `stopping`: KECS itself had it deleted; else somebody
-    else did, unless it had ended before.
+    else did, as `why` says, unless it had ended before.
     """
     seen = last if last is not None else TaskObserved(task_id=task_id, placed=False)
     seen = replace(seen, containers=_stopped(seen.containers), ended=True, waiting=None)
     if stopping or (last is not None and last.ended) or seen.failure or seen.leaving:
         return seen
-    return replace(seen, leaving=reasons.POD_DELETED)
+    return replace(seen, leaving=why)
 
 
 def why_leaving(pod: Pod) -> str:
@@ -112,7 +114,7 @@ def _container(pod: Pod, note: Note, now: float, before: ContainerObserved | Non
         )
     if "running" in state:
         return _running(pod, note, status, now, before)
-    waiting = reasons.waiting(state.get("waiting") or {})
+    waiting = reasons.waiting(state.get("waiting") or {}, note.image_tried)
     if waiting is None:
         return ContainerObserved(name=note.name)
     return ContainerObserved(name=note.name, status="STOPPED", reason=waiting)

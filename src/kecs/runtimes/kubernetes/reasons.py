@@ -13,6 +13,8 @@ from typing import Any
 
 OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 POD_DELETED = "Task was stopped: its pod was deleted"
+DRAINED = "Task was stopped: its pod was deleted while its node was drained"
+K3D_STOPPED = f"{DRAINED}, as k3d does whenever its cluster or Docker stops"
 NEVER_RAN = frozenset({"StartError", "ContainerCannotRun"})
 """Reasons of a `terminated` state whose process never began: the exit code is the kubelet's own."""
 NOT_SEEN = "ContainerStatusUnknown"
@@ -66,17 +68,21 @@ _OF_DISRUPTIONS = {
 """Who deletes a Pod, by the reason of its condition DisruptionTarget (KEP-3329)."""
 
 
-def waiting(state: Mapping[str, Any]) -> str | None:
+def waiting(state: Mapping[str, Any], image_tried: str | None = None) -> str | None:
     """Return why a container will not run; None while it may yet. `state` is `state.waiting`.
 
-    The kubelet goes on trying for ever; ECS gives the task up.
+    The kubelet goes on trying for ever; ECS gives the task up. `image_tried` is what was done for its image
+    before that: a person who reads that it cannot be pulled is told.
     """
     reason, message = state.get("reason", ""), state.get("message", "")
     error = _ERRORS.get(reason)
     if error is None or (reason in _TRIED_AGAIN and not _answered(message)):
         return None
     passing = error != "CannotPullContainerError" and any(part in message for part in _PASSING)
-    return None if passing else f"{error}: {_told(message) or reason}"
+    if passing:
+        return None
+    tried = f" ({image_tried})" if image_tried and error == "CannotPullContainerError" else ""
+    return f"{error}: {_told(message) or reason}{tried}"
 
 
 def terminated(state: Mapping[str, Any]) -> str | None:

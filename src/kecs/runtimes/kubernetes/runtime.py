@@ -44,15 +44,20 @@ class KubernetesRuntime:
 
     name = "kubernetes"
 
-    def __init__(self, client: KubeClient, owner: Owner, folder: Path) -> None:
-        """`folder` is the instance's `tasks/`, where the logs of tasks that have ended are kept."""
+    def __init__(
+        self, client: KubeClient, owner: Owner, folder: Path, *, vanished: str | None = None
+    ) -> None:
+        """`folder` is the instance's `tasks/`, where the logs of tasks that have ended are kept.
+
+        `vanished`: see `tracked.Tools`.
+        """
         self._client, self._owner = client, owner
         self._logs = PodLogs(client, folder)
         self._nodes = Nodes(client)
         self._namespaces = Namespaces(client, owner)
         self._exposures = Exposures(client, owner, self._namespaces)
         self._news = News()
-        self._tools = Tools(client, self._logs, self._nodes, self._news.tell)
+        self._tools = Tools(client, self._logs, self._nodes, self._news.tell, vanished)
         self._pods: dict[str, TrackedPod] = {}
         self._adopting: set[str] = set()
         self._starting = asyncio.Semaphore(STARTS_AT_ONCE)

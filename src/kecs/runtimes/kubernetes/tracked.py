@@ -19,7 +19,7 @@ from kecs import aio
 from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, Unreachable
 from kecs.runtimes.base import TaskObserved
-from kecs.runtimes.kubernetes import pods
+from kecs.runtimes.kubernetes import pods, reasons
 from kecs.runtimes.kubernetes.nodes import Nodes
 from kecs.runtimes.kubernetes.pod_logs import PodLogs
 
@@ -43,6 +43,8 @@ class Tools:
     logs: PodLogs
     nodes: Nodes
     publish: Callable[[TaskObserved], None]
+    vanished: str | None = None
+    """Why a pod is gone that nobody was seen to delete, where the kind of cluster tells; None: unknown."""
 
 
 class TrackedPod:
@@ -94,7 +96,7 @@ class TrackedPod:
         if pod["metadata"].get("deletionTimestamp"):
             self._capture(observed)
             self._expect_the_end(pod)
-            leaving = None if self._stopping else pods.why_leaving(pod)
+            leaving = None if self._stopping else self._why_leaving(pod)
             observed = msgspec.structs.replace(observed, leaving=leaving)
         if observed.ended:
             self._publish(msgspec.structs.replace(observed, ended=False))
@@ -106,7 +108,7 @@ class TrackedPod:
     def gone(self) -> None:
         """Take that the pod is not there any more."""
         if not self.over and self._ending is None:
-            self._end(self._vanish(pods.gone(self.task_id, self.last, stopping=self._stopping)))
+            self._end(self._vanish(self._gone(stopping=self._stopping)))
 
     async def stop(self) -> None:
         """Have the pod deleted; its end is observed. Raises `ApiError`, `Unreachable`: try again."""
@@ -138,7 +140,7 @@ class TrackedPod:
     def lost(self, why: str | None = None) -> None:
         """Say that the cluster does not know the task."""
         self.over = True
-        last = pods.gone(self.task_id, self.last, stopping=False)
+        last = self._gone(stopping=False)
         self._publish(msgspec.structs.replace(last, lost=True, failure=why))
 
     async def close(self) -> None:
@@ -146,6 +148,17 @@ class TrackedPod:
         self._forget_timers()
         if self._ending is not None:
             await aio.cancel(self._ending)
+
+    def _why_leaving(self, pod: dict[str, Any]) -> str:
+        why = pods.why_leaving(pod)
+        # A drain that must not fail (`--disable-eviction`) deletes pods and says nothing on them.
+        if why == reasons.POD_DELETED and self._tools.nodes.is_cordoned(pod.get("spec", {}).get("nodeName")):
+            return self._tools.vanished or reasons.DRAINED
+        return why
+
+    def _gone(self, *, stopping: bool) -> TaskObserved:
+        why = self._tools.vanished or reasons.POD_DELETED
+        return pods.gone(self.task_id, self.last, stopping=stopping, why=why)
 
     def _capture(self, observed: TaskObserved) -> None:
         """Have the logs of all containers that run or ran kept."""
