@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kecs.net import latency
+from kecs.net.latency import Durations
+
 if TYPE_CHECKING:
     from kecs.net.carrier import Carrier
 
@@ -212,6 +215,10 @@ class Counters:
     """Ids of the endpoints of which one takes the next connection."""
     failed: int = 0
     """Connections that a defect of the loop ended; each is in the log."""
+    dial: Durations = latency.NONE
+    """How long dials took that led somewhere, on direct routes: a tunnel never says so."""
+    first_byte: Durations = latency.NONE
+    """From being accepted to the target's first byte: held, dialled, and the client's own words included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,8 @@ class End:
                 self.ended = True
                 self.pass_end(peer)
                 return
+            if not self.count:
+                self.connection.begins(self)
             self.count += size
             try:
                 sent = send(view[:size])
