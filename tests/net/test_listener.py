@@ -72,6 +72,41 @@ def test_a_taken_port_is_refused_with_its_holder(addresses):
     assert error.hint
 
 
+def test_a_taken_udp_port_is_refused_with_its_holder():
+    name = Path("/proc/self/comm").read_text().strip()
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder,
+        taken() as other,  # TCP's port of another number says nothing
+    ):
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        assert port != other
+        for addresses in (["127.0.0.1"], ["0.0.0.0"]):
+            with pytest.raises(listener.PortTaken) as caught:
+                listener.bind(addresses, port, udp=True)
+            said = f"UDP port {port} on {addresses[0]} is taken by {name} (pid {os.getpid()})"
+            assert caught.value.message == said
+        chosen, sockets = listener.bind_chosen(["127.0.0.1"], [port, other], set(), udp=True)
+        assert chosen == other
+        for sock in (*sockets, *listener.bind(["127.0.0.1"], port)):
+            sock.close()
+
+
+def test_two_never_share_a_udp_port():
+    """SO_REUSEADDR, which a port of TCP has, would let a second one take all that is sent to the first."""
+    with bound(["127.0.0.1", "::1"], 0) as tcp:
+        port = tcp[0].getsockname()[1]
+        sockets = listener.bind(["127.0.0.1", "::1"], port, udp=True)
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second:
+                second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                with pytest.raises(OSError, match="in use"):
+                    second.bind(("127.0.0.1", port))
+        finally:
+            for sock in sockets:
+                sock.close()
+
+
 def test_when_one_address_is_taken_none_is_bound():
     with taken("::1") as port:
         with pytest.raises(listener.PortTaken) as caught:

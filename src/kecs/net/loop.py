@@ -52,6 +52,7 @@ from kecs.net.messages import (
 )
 from kecs.net.relay import BUFFER
 from kecs.net.served import Served
+from kecs.net.udp import ServedByDatagrams
 
 if TYPE_CHECKING:
     from kecs.net.accept import Accepting
@@ -135,7 +136,7 @@ class RelayLoop:
         self._narrow: memoryview | None = None
         self._crowded = False
         """Several descriptors had something in this turn."""
-        self._forwards: dict[str, Served] = {}
+        self._forwards: dict[str, Served | ServedByDatagrams] = {}
         self._front = Front(self)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -294,9 +295,16 @@ class RelayLoop:
 
     def _listen(self, message: Listen) -> None:
         served = self._forwards.get(message.forward)
-        if served is None:
-            served = self._forwards[message.forward] = Served(self, message.forward, message.hold)
-        served.listen(message.sockets, message.hold)
+        if message.datagrams is not None:
+            if not isinstance(served, ServedByDatagrams):
+                self._end(served)
+                served = self._forwards[message.forward] = ServedByDatagrams(self, message.forward)
+            served.listen(message.sockets, message.datagrams)
+        else:
+            if not isinstance(served, Served):
+                self._end(served)
+                served = self._forwards[message.forward] = Served(self, message.forward, message.hold)
+            served.listen(message.sockets, message.hold)
         self._ceiling = _ceiling(ours=len(self.ends))  # with a forward come its log and its listeners
 
     def _snapshot(self, message: Snapshot) -> None:
@@ -316,6 +324,12 @@ class RelayLoop:
             served.close(connections=message.connections)
             self.freed(served)
 
+    def _end(self, served: Served | ServedByDatagrams | None) -> None:
+        """End all of a forward that becomes one of another protocol."""
+        if served is not None:
+            served.close(connections=True)
+            self.freed(served)
+
     def _query(self, message: Query) -> None:
         self.say(Stats(message.token, {name: s.counters() for name, s in self._forwards.items()}))
 
@@ -331,7 +345,7 @@ class RelayLoop:
     def hand_over(self, forward: str, sock: socket.SocketType, peer: object, said: bytes) -> bool:
         """Give a client that is watched and has said this much to a forward; False when there is none."""
         served = self._forwards.get(forward)
-        if served is None or served.closing:
+        if not isinstance(served, Served) or served.closing:
             return False
         served.handed(sock, peer, said)
         return True
@@ -369,6 +383,13 @@ class RelayLoop:
         """Whether one more connection, with its two descriptors, leaves the reserve alone."""
         return not self._hungry and len(self.ends) + self.held + 2 <= self._ceiling
 
+    def has_room_for_clients(self) -> bool:
+        """Whether a UDP client may have a descriptor: of the last quarter none, that is for connections.
+
+        Such a client can be forgotten at any time; a connection that is not accepted waits.
+        """
+        return len(self.ends) + self.held + 1 <= self._ceiling - self._ceiling // 4
+
     def pause_accepting(self, listener: Accepting, why: str) -> None:
         """Let new connections wait in the kernel until a descriptor is freed, or a moment is over."""
         listener.pause()
@@ -386,7 +407,7 @@ class RelayLoop:
         """Note that `served` found a descriptor, or needs none any more."""
         self._hungry.pop(served, None)
 
-    def freed(self, served: Served) -> None:
+    def freed(self, served: Served | ServedByDatagrams) -> None:
         """Note that a connection of `served` is being closed."""
         self.unpause()
         if served.closing and not served.connections and self._forwards.get(served.name) is served:
