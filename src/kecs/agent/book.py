@@ -21,6 +21,7 @@ from kecs.agent.resolver import Resolver
 from kecs.agent.runner import OnState, Runner
 from kecs.agent.state import AutoEntry, Config, Entry, NamesEntry
 from kecs.agent.tunnels import Tunnels
+from kecs.client import metrics_address
 from kecs.client import rpc_types as rpc
 from kecs.client.instance import Instance
 from kecs.client.ports import named_ports
@@ -172,7 +173,10 @@ class Book:
         if self.config.names is not None:
             ours.add(self.config.names.port)
         ours |= {one.kept_port for one in self.resolver.picture.services() if one.kept_port is not None}
-        return ours | named_ports(self._paths.home, self._paths.name) | {self._instance.api_port}
+        ours.add(self._instance.api_port)
+        if self._instance.metrics_address is not None:
+            ours.add(metrics_address.parse(self._instance.metrics_address).port)
+        return ours | named_ports(self._paths.home, self._paths.name)
 
     def save_names(self, names: NamesEntry) -> None:
         """Write `config.yaml` with the port of the names."""

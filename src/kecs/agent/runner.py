@@ -125,6 +125,11 @@ class Runner:
         return self._resolution.endpoints if self._listening else ()
 
     @property
+    @property
+    def counters(self) -> Counters:
+        """What was counted when the relay loop was asked last."""
+        return self._counters
+
     def events(self) -> list[ForwardEvent]:
         """What happened to it since the agent began, as much as is kept; oldest first."""
         return list(self._history.events)

@@ -50,6 +50,11 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
     help="Where node ports of public services are taken from. The choice is kept. Default: 30000-32767.",
 )
 @click.option(
+    "--metrics-address",
+    metavar="ADDR:PORT",
+    help="Where the agent serves metrics for Prometheus, or `off`. The choice is kept. Default: off.",
+)
+@click.option(
     "--region",
     metavar="REGION",
     help="Region of the instance, chosen once. Default: $AWS_REGION, $AWS_DEFAULT_REGION, else us-east-1.",
@@ -71,6 +76,7 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
     check_runtime(wishes["runtime"])
     check_region(wishes["region"])
     check_node_ports(wishes["node_ports"])
+    check_metrics_address(wishes["metrics_address"])
     check_cluster_options(session, wishes)
     from kecs import settings
     from kecs.client import lifetime
@@ -122,6 +128,14 @@ def check_node_ports(text: str | None) -> None:
         raise KecsError(
             str(error), f"write it as first and last port: `{node_ports.DEFAULT_RANGE}`", ExitCode.USAGE
         ) from error
+
+
+def check_metrics_address(text: str | None) -> None:
+    """Raise a usage error for what is no address and port."""
+    if text is not None:
+        from kecs.client import metrics_address
+
+        metrics_address.wanted(text, None)
 
 
 def check_cluster_options(session: Session, wishes: dict[str, Any]) -> None:

@@ -58,6 +58,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """None on `local`."""
     node_ports: str | None = None
     """`FIRST-LAST`: where node ports are taken from; None: from the range that Kubernetes has by default."""
+    metrics_address: str | None = None
+    """`ADDR:PORT` on which the agent serves its metrics; None: nowhere."""
     created_at: float
 
 

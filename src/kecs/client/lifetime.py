@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from kecs import files
-from kecs.client import cluster, ending
+from kecs.client import cluster, ending, metrics_address
 from kecs.client import launch as launching
 from kecs.client.agent import is_up
 from kecs.client.instance import Instance, Kubernetes, change, read, require, write
@@ -46,6 +46,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     context: str | None = None
     node_ports: str | None = None
     """`FIRST-LAST`."""
+    metrics_address: str | None = None
+    """`ADDR:PORT`, or `off`."""
     knobs: dict[str, float] = {}
     environment: Mapping[str, str]
     """The caller's environment, whole."""
@@ -228,6 +230,7 @@ def _created(paths: InstancePaths, wishes: Wishes, chosen: Kubernetes | None) ->
         knobs=wishes.knobs,
         kubernetes=chosen,
         node_ports=wishes.node_ports,
+        metrics_address=metrics_address.wanted(wishes.metrics_address, None),
         created_at=time.time(),
     )
 
@@ -248,6 +251,7 @@ def _changed(paths: InstancePaths, before: Instance, wishes: Wishes) -> Instance
         directory=wishes.directory,
         knobs=wishes.knobs,
         node_ports=wishes.node_ports or before.node_ports,
+        metrics_address=metrics_address.wanted(wishes.metrics_address, before.metrics_address),
     )
 
 
@@ -255,12 +259,15 @@ def _check(paths: InstancePaths, before: Instance, wishes: Wishes) -> None:
     """Raise `KecsError` (exit 4) where wishes contradict what an instance is."""
     running = before.desired == "running"
     chosen = before.kubernetes
+    off = metrics_address.OFF
+    metrics = metrics_address.wanted(wishes.metrics_address, before.metrics_address)
     for what, wish, is_now in (
         ("runtime", wishes.runtime, before.runtime),
         ("region", wishes.region, before.region),
         ("port", wishes.port or None if running and before.api_port else None, before.api_port),
         ("require-key", wishes.require_key if running else None, before.require_key),
         ("node-ports", wishes.node_ports if running else None, before.node_ports),
+        ("metrics-address", (metrics or off) if running else None, before.metrics_address or off),
         ("kubeconfig", _full(wishes.kubeconfig), chosen.kubeconfig if chosen is not None else None),
         ("context", wishes.context, chosen.context if chosen is not None else None),
     ):
@@ -273,7 +280,9 @@ def _full(path: str | None) -> str | None:
 
 
 def _conflict(paths: InstancePaths, what: str, wish: object, is_now: object) -> KecsError:
-    if what in ("port", "require-key", "node-ports"):
+    if what == "metrics-address":
+        hint = f"while it runs: `kecs port-forward agent restart --metrics-address {wish}`"
+    elif what in ("port", "require-key", "node-ports"):
         hint = "stop it first: `kecs stop`"
     else:
         hint = f"the {what} was chosen at the first start; for another: `kecs start --instance NAME`"

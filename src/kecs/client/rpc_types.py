@@ -46,6 +46,8 @@ class AgentStatus(Message, frozen=True, kw_only=True):
     """What the person should know, e.g. that an unreadable file was moved aside."""
     names_port: int | None = None
     """The one port on which services answer by name; null when it is not open."""
+    metrics: str | None = None
+    """Where Prometheus reads the agent's metrics; null while they are not served."""
 
 
 class Connections(Message, frozen=True, kw_only=True):
