@@ -18,13 +18,11 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kecs import __version__, aio, files, log
 from kecs.agent.kept import KeptPorts
 from kecs.agent.manager import Manager
-from kecs.agent.metrics import Metrics
-from kecs.agent.metrics_door import MetricsDoor
 from kecs.agent.names import NamesPort
 from kecs.agent.notifier import Notifier
 from kecs.agent.prober import Prober
@@ -45,6 +43,9 @@ from kecs.errors import ExitCode, KecsError
 from kecs.forward.machine import State
 from kecs.net import messages, unix
 from kecs.paths import InstancePaths, check_instance_name
+
+if TYPE_CHECKING:
+    from kecs.agent.metrics_door import MetricsDoor
 
 DESCRIPTORS = 65536
 """Open files asked for: each connection needs two, 1,024 may be held for each forward."""
@@ -180,6 +181,9 @@ class Agent:
     def _metrics_door(self) -> MetricsDoor | None:
         if self._instance.metrics_address is None:
             return None
+        from kecs.agent.metrics import Metrics  # late: most agents serve none
+        from kecs.agent.metrics_door import MetricsDoor
+
         metrics = Metrics(
             self._paths.name,
             self._relay,
