@@ -80,6 +80,7 @@ def entry_of(step: Step, owner: str, port: int, identity: str, old: Entry | None
         local_port=port,
         target_port=number,
         target_port_name=spec.target_port if isinstance(spec.target_port, str) else None,
+        protocol=spec.protocol or "tcp",
         owner=owner,
         auto=step.auto,
         created_at=old.created_at if old else time.time(),

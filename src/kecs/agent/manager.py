@@ -250,10 +250,11 @@ class Manager:
             local_port=port,
             target_port=wish.target_port,
             target_port_name=wish.target_port_name,
+            protocol=wish.protocol,
             owner=owner,
             created_at=time.time(),
         )
 
 
 def _want(wish: Wish) -> Want:
-    return Want(wish.spec.address, wish.spec.local_port, wish.target_port)
+    return Want(wish.spec.address, wish.spec.local_port, wish.target_port, wish.protocol)

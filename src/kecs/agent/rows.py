@@ -49,7 +49,9 @@ def row_of(
         endpoints=_endpoints(resolution, dict(counted.by_endpoint)),
         route=route,
         route_wanted=entry.route,
-        connections=Connections(open=counted.open, total=counted.total, held=counted.held),
+        connections=Connections(
+            open=counted.open, total=counted.total, held=counted.held, dropped=counted.dropped
+        ),
         bytes=Bytes(in_=counted.received, out=counted.sent),
         last_error=last_error,
         created_at=entry.created_at,

@@ -51,11 +51,13 @@ class AgentStatus(Message, frozen=True, kw_only=True):
 
 
 class Connections(Message, frozen=True, kw_only=True):
-    """Connections of a forward: open now, in all, held now."""
+    """Connections of a forward, or the clients of a UDP forward: open now, in all, held now."""
 
     open: int = 0
     total: int = 0
     held: int = 0
+    dropped: int = 0
+    """Datagrams that nobody took; UDP only."""
 
 
 class Bytes(Message, frozen=True, kw_only=True):
@@ -179,12 +181,14 @@ class GetRequest(Message, frozen=True, kw_only=True):
 
 
 class ConnectionEvent(Message, frozen=True, kw_only=True):
-    """A line that `forward.watch` streams, for `--foreground`: a connection or a change of state."""
+    """A line that `forward.watch` streams, for `--foreground`: a connection (of UDP, a client) or a state."""
 
     type: str
     """`opened`, `ended` or `state`."""
     time: float
     forward: str
+    protocol: str | None = None
+    """Of a connection."""
     number: int | None = None
     peer: str | None = None
     why: str | None = None

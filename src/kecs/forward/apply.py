@@ -15,7 +15,7 @@ import msgspec
 
 from kecs.forward import addresses
 from kecs.forward.changes import Change, changes
-from kecs.forward.spec import AutoSpec, ForwardSpec
+from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, IDLE_SECONDS, AutoSpec, ForwardSpec, Protocol
 
 Sign = Literal["+", "~", "=", "-"]
 
@@ -60,7 +60,7 @@ class Step:
         """Tell whether its listener must be opened, or opened anew."""
         if self.sign == "+" or (self.existing is not None and self.existing.ended is not None):
             return self.sign in ("+", "~")
-        return any(change.key in ("localPort", "address") for change in self.changes)
+        return any(change.key in ("localPort", "address", "protocol") for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +149,17 @@ def _keep_auto(one: Existing, auto: AutoSpec) -> Step:
 
 
 def auto_options(spec: ForwardSpec, auto: AutoSpec) -> ForwardSpec:
-    """Return `spec` with the options of `auto`."""
+    """Return `spec` with the options of `auto`, as far as its protocol has them."""
+    tcp = spec.protocol != "udp"
     return msgspec.structs.replace(
         spec,
         address=auto.address,
         route=auto.route,
-        hold_seconds=auto.hold_seconds,
-        hold_connections=auto.hold_connections,
+        hold_seconds=auto.hold_seconds if tcp else HOLD_SECONDS,
+        hold_connections=auto.hold_connections if tcp else HOLD_CONNECTIONS,
+        idle_seconds=IDLE_SECONDS if tcp else auto.idle_seconds,
         retry=auto.retry,
-        probe=auto.probe,
+        probe=auto.probe if tcp else None,
         notify=auto.notify,
     )
 
@@ -170,8 +172,8 @@ class _Taken:
     """Names and ports as they would be, each with who has it."""
 
     names: dict[str, str] = field(default_factory=dict)
-    ports: dict[int, list[tuple[Sequence[str], str, str]]] = field(default_factory=dict)
-    """Port -> addresses, forward, who has it."""
+    ports: dict[tuple[int, Protocol], list[tuple[Sequence[str], str, str]]] = field(default_factory=dict)
+    """Port and protocol -> addresses, forward, who has it."""
 
 
 def _conflicts(steps: Sequence[Step], others: Sequence[Existing]) -> Iterator[Conflict]:
@@ -195,7 +197,8 @@ def _in_the_way(step: Step, taken: _Taken) -> Iterator[Conflict]:
             f"the name `{step.name}` is taken by a forward {_of(who)}",
             f"choose another name in the file, or {stop.format(step.name)}",
         )
-    for given, name, who in taken.ports.get(step.spec.local_port or 0, []):
+    key = (step.spec.local_port or 0, step.spec.protocol or "tcp")
+    for given, name, who in taken.ports.get(key, []):
         if name != step.name and addresses.collide(given, step.spec.address):
             yield Conflict(
                 f"port {step.spec.local_port} of `{step.name}` belongs to the forward `{name}` {_of(who)}",
@@ -206,7 +209,8 @@ def _in_the_way(step: Step, taken: _Taken) -> Iterator[Conflict]:
 
 def _port_of(taken: _Taken, spec: ForwardSpec, name: str, who: str) -> None:
     if spec.local_port is not None:
-        taken.ports.setdefault(spec.local_port, []).append((spec.address, name, who))
+        key = (spec.local_port, spec.protocol or "tcp")
+        taken.ports.setdefault(key, []).append((spec.address, name, who))
 
 
 def _who(owner: str | None) -> str:
