@@ -272,7 +272,9 @@ def test_a_refused_client_goes_to_another_task_and_nothing_of_it_is_lost(relay, 
         one.send(b"1")
         assert a.receive()[0] == b"1"
         a.close()
-        one.send(b"2")  # this one is lost: nobody knows yet
+        one.send(b"2")  # nobody knows yet; the refusal says that nobody got it
+        b.answer()
+        assert one.recv(100) == b"b2"
         refused = relay.wait(Refused)
         assert (refused.endpoint, refused.error) == ("a", "Connection refused")
         for number in range(5):
@@ -291,13 +293,46 @@ def test_the_only_task_is_asked_again_after_it_refused(relay):
     with client(port) as one, client(port) as other:
         one.send(b"lost")
         relay.wait(Refused, endpoint="a")
+        assert relay.counters().dropped == 1
         task = Task("a", port=task.port)
         with contextlib.closing(task):
             for who in (one, other):  # one that was refused, and one that comes while the task is set aside
                 who.send(b"?")
                 task.answer()
                 assert who.recv(100) == b"a?"
-        assert relay.counters().dropped == 0
+        assert relay.counters().dropped == 1
+
+
+def test_what_is_large_is_not_sent_again(relay, tasks):
+    a, b = tasks
+    port = serve(relay, a.endpoint(), b.endpoint())
+    with client(port) as one:
+        one.send(b"1")
+        a.answer()
+        assert one.recv(100) == b"a1"
+        a.close()
+        one.send(bytes(datagrams.KEPT + 1))
+        relay.wait(Refused, endpoint="a")
+        one.send(b"2")
+        b.answer()
+        assert one.recv(100) == b"b2"
+
+
+def test_what_a_task_that_drains_refuses_goes_to_another(relay, tasks, monkeypatch):
+    monkeypatch.setattr(udp, "GRACE", 30.0)
+    a, b = tasks
+    port = serve(relay, a.endpoint())
+    with client(port) as one:
+        one.send(b"1")
+        a.receive()
+        relay.snapshot(a.endpoint(draining=True), b.endpoint())
+        assert not relay.of(Drained)
+        (leaving,) = relay.loop._forwards["f"]._leaving
+        a.close()
+        leaving.sock.send(b"x")  # so that there is a refusal; a closed socket alone says nothing
+        b.answer()
+        assert one.recv(100) == b"b1"
+        relay.wait(Drained, endpoint="a")
 
 
 def test_a_refusal_that_shows_at_the_next_datagram_does_not_lose_that(relay, monkeypatch):

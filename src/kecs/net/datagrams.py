@@ -5,7 +5,8 @@ leaves is reported again, so that a flood takes a bounded part of each turn. In 
 and written; which task a client's go to is decided there.
 
 A datagram is read whole: the loop's buffer is larger than any (65,507 bytes over IPv4, 65,527 over IPv6
-without X
+without jumbograms; RFC 768, RFC 8200). What a socket does not take is dropped, as by every hop of UDP:
+there is no queue in here.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ REPLIES = 16
 """The same for one client's socket: there may be a thousand of them."""
 TURN = 256 * 1024
 """Bytes of datagrams that one socket may move in a turn, as an end of TCP may (`kecs.net.relay`)."""
+KEPT = 2048
+"""Bytes of a datagram that is kept until it is answered, at most: more than a packet of Ethernet holds."""
 ROOM = 1024 * 1024
 """Bytes that the kernel shall keep of a burst before it drops; it gives at most net.core.rmem_max."""
 
@@ -149,7 +152,7 @@ class Hears(Protocol):
 class Upstream:
     """One client's socket to one task: only from there does the kernel take answers."""
 
-    __slots__ = ("asked_at", "fd", "hears", "loop", "owed", "place", "session", "shunned", "sock")
+    __slots__ = ("asked_at", "fd", "hears", "last", "loop", "owed", "place", "session", "shunned", "sock")
 
     def __init__(self, loop: RelayLoop, hears: Hears, session: Session, place: Place) -> None:
         """Open it. Raises `OSError`: no descriptor is left, or there is no way."""
@@ -163,6 +166,8 @@ class Upstream:
         """Datagrams that were sent and not answered, as far as each gets one answer."""
         self.asked_at = 0.0
         """When the last one was sent."""
+        self.last: bytes | None = None
+        """That one, while it is not answered: were it refused, nobody has got it, and another task may."""
         self.shunned = False
         """What was sent was refused: another task is preferred, where there is one."""
         self.sock = _connected(place.address)
@@ -191,11 +196,12 @@ class Upstream:
         """Keep an unexpected error with its client."""
         self.hears.broken(self, error)
 
-    def send(self, data: memoryview) -> None:
+    def send(self, data: memoryview | bytes) -> None:
         """Send to the task. Raises `OSError`, also for what was sent before; then this was not sent."""
         self.sock.send(data)
         self.owed += 1
         self.asked_at = self.loop.now
+        self.last = bytes(data) if len(data) <= KEPT else None
 
     def close(self) -> None:
         """Close the socket."""

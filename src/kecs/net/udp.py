@@ -176,9 +176,7 @@ class ServedByDatagrams:
 
     def _send(self, session: Session, data: memoryview) -> bool:
         """Send to the client's task, or to another one that takes it; False when none does."""
-        upstream = session.upstream
-        if upstream is None or upstream.shunned:
-            upstream = self._move(session)
+        upstream = self._well(session)
         tried: set[Place] = set()
         while upstream is not None:
             try:
@@ -194,11 +192,27 @@ class ServedByDatagrams:
                 if upstream.place in tried:
                     return False
                 tried.add(upstream.place)
-                upstream = self._move(session)
+                upstream = self._well(session)
             else:
                 session.received += len(data)
                 return True
         return False
+
+    def _send_again(self, session: Session, refused: Upstream, data: bytes) -> bool:
+        """Send what was refused to another task; False when there is none that takes it."""
+        other = self._well(session)
+        if other is None or other is refused:
+            return False
+        try:
+            other.send(data)
+        except OSError:
+            return False
+        return True
+
+    def _well(self, session: Session) -> Upstream | None:
+        """Return the socket to the client's task, where that is possible to one that did not refuse."""
+        upstream = session.upstream
+        return self._move(session) if upstream is None or upstream.shunned else upstream
 
     def _move(self, session: Session) -> Upstream | None:
         """Give a client another task, where there is one; else leave it the one that it has."""
@@ -253,18 +267,23 @@ class ServedByDatagrams:
             self.dropped += 1
         else:
             session.sent += len(data)
+        upstream.last = None
         if upstream.owed:
             upstream.owed -= 1
         if not upstream.owed and upstream in self._leaving:
             self._close(upstream)
 
     def refused(self, upstream: Upstream, error: OSError) -> None:
-        """Set the task aside for a moment; its client is not ended by that."""
+        """Set the task aside for a moment, and give another one what nobody got; its client goes on."""
+        lost, upstream.last = upstream.last, None
+        session = upstream.session
         if upstream in self._leaving:
             self._close(upstream)
-            return
-        upstream.shunned = True
-        self._refuse(upstream.place, error)
+        else:
+            upstream.shunned = True
+            self._refuse(upstream.place, error)
+        if lost is not None and not self._send_again(session, upstream, lost):
+            self.dropped += 1
 
     def broken(self, upstream: Upstream, error: Exception) -> None:
         """Keep an unexpected error with its client."""
