@@ -1,7 +1,8 @@
 """`python -m benchmarks [--json FILE] [NAME…]`: run benchmarks and print one table.
 
-Without names those run that need no cluster, and with KECS_BENCH_CLUSTER=1 all. Those that need one bring it
-up themselves: `tests/cluster/harness`, on Linux as root, with wrk and some more Debian packages.
+Without names those run that need no cluster (under 10 minutes on a quiet machine), and with
+KECS_BENCH_CLUSTER=1 all. `data-path` needs Linux and Debian packages, which it names when they are missing.
+Those on a cluster bring it up themselves: `tests/cluster/harness`, as root, with some more packages.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import daemons, forwards, hundred, interpreter, table, tunnel
+from benchmarks import daemons, data_path, forwards, hundred, interpreter, table, tunnel
 from benchmarks.cluster import Setting, setting
 from benchmarks.table import Row
+from kecs.errors import KecsError
 
-ALONE: dict[str, Callable[[], list[Row]]] = {"daemons": daemons.measure, "forwards": forwards.measure}
+ALONE: dict[str, Callable[[], list[Row]]] = {
+    "data-path": data_path.measure,
+    "daemons": daemons.measure,
+    "forwards": forwards.measure,
+}
 ON_A_CLUSTER: dict[str, Callable[[Setting], list[Row]]] = {
     "tunnel": tunnel.measure,
     "interpreter": interpreter.measure,
@@ -24,8 +32,8 @@ ON_A_CLUSTER: dict[str, Callable[[Setting], list[Row]]] = {
 }
 
 
-def main() -> None:
-    """Run the benchmarks."""
+def main() -> int:
+    """Run the benchmarks; return 0, whatever the figures are."""
     every = [*ALONE, *ON_A_CLUSTER]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
@@ -33,22 +41,32 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(every):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(every)}")
-    rows = run(arguments.names or (every if os.environ.get("KECS_BENCH_CLUSTER") == "1" else list(ALONE)))
+    try:
+        rows = run(arguments.names or (every if os.environ.get("KECS_BENCH_CLUSTER") == "1" else list(ALONE)))
+    except KecsError as error:
+        print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return int(error.exit_code)
     print(table.show(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps([row.as_json() for row in rows], indent=2) + "\n")
+    return 0
 
 
 def run(names: list[str]) -> list[Row]:
     """Run these benchmarks; those on a cluster share one."""
-    rows = [row for name, measure in ALONE.items() if name in names for row in measure()]
+    rows: list[Row] = []
+    for name, measure in ALONE.items():
+        if name in names:
+            began = time.monotonic()
+            rows += measure()
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     if any(name in ON_A_CLUSTER for name in names):
         with setting() as cluster:
-            for name, measure in ON_A_CLUSTER.items():
+            for name, measure_there in ON_A_CLUSTER.items():
                 if name in names:
-                    rows += measure(cluster)
+                    rows += measure_there(cluster)
     return rows
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
