@@ -5,7 +5,7 @@ other run uses. socat is started for each run, and makes a process for each conn
 
 HAProxy's `splice-auto` was never seen to splice here, so bulk has `splice-request` and `splice-response`,
 which in turn would cost small messages more. With its default pipes it spends about twice as much on bulk as
-with those of 1 MiB, which are ours too: it is measured with both.
+with those of 1 MiB: it is measured with both.
 """
 
 from __future__ import annotations
