@@ -181,7 +181,7 @@ def move(end: End, peer: End) -> None:
             end.broken(error.errno)
             return
         if not size:
-            # The end, or urgent data: there splice stops, and may even say that nothing will follow
+            # The end, or urgent data with the end behind it: at that splice stops for good
             # (`tcp_splice_read` in net/ipv4/tcp.c). Recv knows.
             pipes.give(pipe)
             end.score = NEVER

@@ -97,6 +97,8 @@ class End:
                 self.score += 1
                 self.pump(to_the_end=False)
             return
+        if mask & URGENT:
+            self.score = bulk.NEVER
         if mask & OUT and self.pending is not None:
             self._flush(self.pending)
             if self.peer is None:
