@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -26,6 +27,9 @@ def row_of(
     error_of: Callable[[Endpoint], str | None],
 ) -> ForwardRow:
     """Return the row; `error_of` says how the last try on an endpoint failed."""
+    if entry.protocol == "udp" and state in (m.State.ENDED, m.State.FAILED):
+        # Without its socket it has no client, and the loop, which forgets such a forward, counts no more.
+        counted = replace(counted, open=0, by_endpoint=())
     route = _route(resolution, counted)
     if reason is None:
         reason = resolution.note

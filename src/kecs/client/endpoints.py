@@ -19,6 +19,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     port: int
     namespace: str | None = None
     pod: str | None = None
+    by_node: bool = False
+    """The address is a node's, with a node port: behind it Kubernetes chooses the task."""
 
 
 class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -147,7 +147,7 @@ def _doors(state: Reader, region: str, cluster: str, service: str, task_id: str)
     addresses = [address for node in state.scan(Node) if node.ready for address in node.addresses]
     return {
         (row.container_port, row.protocol): [
-            Route(kind="direct", host=address, port=row.port) for address in addresses
+            Route(kind="direct", host=address, port=row.port, by_node=True) for address in addresses
         ]
         for row in rows
     }
