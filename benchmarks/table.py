@@ -60,7 +60,8 @@ def beside(
 
 def spread(values: list[float]) -> float:
     """Return (largest - smallest) / median."""
-    return (max(values) - min(values)) / statistics.median(values)
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
 
 
 def show(rows: list[Row]) -> str:
