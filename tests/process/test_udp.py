@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
-from tests.process.harness import until
+from tests.process.harness import KECS, until
 
 ECHO = """
 import os, signal, socket, sys
@@ -27,6 +29,7 @@ while True:
     said, client = server.recvfrom(65535)
     server.sendto(me + b" " + said, client)
 """
+OPENED = re.compile(r" client (\d+) opened from 127.0.0.1:\d+$", re.MULTILINE)
 UDP = {"containerPort": 53, "name": "dns", "protocol": "udp"}
 
 
@@ -155,6 +158,43 @@ def test_the_port_outlives_the_agent_and_the_service(dns):
         until(lambda: row(home)["state"] == "ACTIVE", "one is back")
         until(lambda: answers(port), "and answers")
         assert one.ask("again")[2] == "again"
+
+
+@pytest.mark.timeout(120)
+def test_clients_are_shown_as_they_come_and_go(dns):
+    home, _ = dns
+    command = [KECS, "port-forward", "start", "service", "dns", ":53", "--name", "shown", "--idle", "1"]
+    shown = subprocess.Popen(
+        [*command, "--foreground"], env=home.environment, stdout=subprocess.PIPE, text=True, cwd=home.path
+    )
+    try:
+        first = shown.stdout.readline()
+        port = int(re.match(r"shown  udp://127.0.0.1:(\d+) -> default/dns:53/udp  ACTIVE$", first)[1])
+        seen = threading.Event()
+
+        def ask():
+            while not seen.is_set():  # those who came before it watched are not shown
+                with contextlib.suppress(OSError):
+                    answers(port)
+                seen.wait(0.1)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        lines = iter(shown.stdout.readline, "")
+        try:
+            opened = next(found for line in lines if (found := OPENED.search(line)))
+        finally:
+            seen.set()
+            asking.join()
+        ended = next(line for line in lines if f" client {opened[1]} ended" in line)
+        assert re.search(r" ended, 1 B in, \d+ B out, \d+\.\d s: idle$", ended)
+        shown.send_signal(signal.SIGINT)
+        assert shown.wait(20) == 130
+    finally:
+        shown.kill()
+        shown.wait()
+        shown.stdout.close()
+    assert [one["name"] for one in home.json("port-forward", "list")] == ["default-dns"]
 
 
 @pytest.mark.timeout(120)
