@@ -479,6 +479,21 @@ def test_a_forward_of_auto_makes_way_for_one_that_the_file_names(play):
     play(scene)
 
 
+def test_a_forward_of_auto_keeps_a_number_that_the_file_asks_for_by_udp(play):
+    async def scene(stage, manager):
+        auto = AutoSpec(clusters=["prod"])
+        stage.line = snapshot(2, web(), web("dns", ports=[port(53, protocol="udp")]))
+        (_, made) = (await apply(manager, auto=auto)).steps
+        held = made.forward.local_port
+        mine = named("mine", "prod/dns", local_port=held, protocol="udp")
+        reply = await apply(manager, mine, auto=auto)
+        rows = {row.name: (row.local_port, row.protocol) for row in (await manager.rows()).forwards}
+        assert rows == {"mine": (held, "udp"), "prod-web": (held, "tcp")}
+        assert ("-", "prod-dns") in signs(reply), "its service is named by the file"
+
+    play(scene)
+
+
 def test_a_forward_of_auto_that_a_person_stops_comes_back_only_with_the_file(play):
     async def scene(stage, manager):
         auto = AutoSpec(clusters=["prod"])

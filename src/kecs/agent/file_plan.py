@@ -100,7 +100,7 @@ def _yields(one: Existing, wanted: Sequence[ForwardSpec], owner: str, region: st
         return False
     target = one.spec.target
     return any(
-        spec.local_port == one.spec.local_port
+        (spec.local_port, spec.protocol or "tcp") == (one.spec.local_port, one.spec.protocol)
         or (spec.target.cluster, spec.target.service, spec.target.region or region)
         == (target.cluster, target.service, target.region)
         for spec in wanted
