@@ -1,24 +1,25 @@
-"""Load on a local port that costs little of the two cores itself: wrk for requests, one socket for a body.
+"""Load on a local port that costs little of the two cores itself: wrk, iperf3, or one socket for a body.
 
-Used by the benchmarks on the cluster. It goes to 127.0.0.1 only and is bounded in time or bytes. wrk spends
-some 10 microseconds a request; the body is thrown away by the kernel and never copied to this process.
+It goes to 127.0.0.1 only and is bounded in time or bytes. wrk spends some 10 microseconds a request; a body
+is thrown away by the kernel and never copied to this process. Requests at a fixed rate are `paced`.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from kecs.errors import KecsError
+from benchmarks import programs
 
 REPORT = Path(__file__).with_name("report.lua")
 CONNECTIONS = 8
 CHUNK = 1 << 20
+BUSY = 5.0
+"""Seconds for an iperf3 server to be done with the run before."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,34 @@ class Load:
         return self.requests / self.seconds
 
 
-def requests(port: int, path: str = "/", *, seconds: int, keep_alive: bool = True) -> Load:
-    """Ask for `path` for `seconds` on 8 connections; without `keep_alive` each request has a new one."""
-    program = shutil.which("wrk")
-    if program is None:
-        raise KecsError("the benchmarks on a cluster need wrk", "install it, e.g. apt-get install wrk")
+@dataclass(frozen=True)
+class Bulk:
+    """What came of a bulk transfer."""
+
+    size: int
+    """Bytes that arrived."""
+    seconds: float
+
+    @property
+    def gigabits(self) -> float:
+        """Gbit/s."""
+        return self.size * 8 / self.seconds / 1e9
+
+
+def requests(
+    port: int,
+    path: str = "/",
+    *,
+    seconds: int,
+    keep_alive: bool = True,
+    connections: int = CONNECTIONS,
+) -> Load:
+    """Ask for `path` for `seconds`; without `keep_alive` each request has a new connection."""
+    program = programs.path_of("wrk")
     header = [] if keep_alive else ["--header", "Connection: close"]
     done = subprocess.run(
         [
-            *(program, "--threads", "1", "--connections", str(CONNECTIONS), "--duration", f"{seconds}s"),
+            *(program, "--threads", "1", "--connections", str(connections), "--duration", f"{seconds}s"),
             *("--timeout", "10s", "--script", str(REPORT), *header, f"http://127.0.0.1:{port}{path}"),
         ],
         check=True,
@@ -61,6 +81,23 @@ def requests(port: int, path: str = "/", *, seconds: int, keep_alive: bool = Tru
         p99_ms=values["p99"] / 1e3,
         failed=values["failed"],
     )
+
+
+def bulk(port: int, *, streams: int, seconds: int) -> Bulk:
+    """Have an iperf3 server send by so many connections at once for `seconds`."""
+    command = [programs.path_of("iperf3"), "--client", "127.0.0.1", "--port", str(port), "--reverse"]
+    command += ["--parallel", str(streams), "--time", str(seconds), "--json"]
+    end = time.monotonic() + BUSY
+    while True:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + 30)
+        said = json.loads(done.stdout or "{}")
+        if "busy" not in said.get("error", "") or time.monotonic() > end:
+            break
+        time.sleep(0.05)  # it is not done yet with the run before
+    if "error" in said or done.returncode:
+        raise RuntimeError(f"iperf3: {said.get('error') or done.stderr}")
+    received = said["end"]["sum_received"]
+    return Bulk(int(received["bytes"]), float(received["seconds"]))
 
 
 def body(port: int, size: int) -> float:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import statistics
 from dataclasses import asdict, dataclass
 
+JSON = ("measure", "ours", "peer", "peer_name", "unit", "ratio", "spread", "budget", "met")
+"""The members of a row in JSON."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,8 +28,9 @@ class Row:
     """(largest - smallest) / median of our runs."""
 
     def as_json(self) -> dict[str, object]:
-        """Return the row as plain values."""
-        return asdict(self)
+        """Return the row as plain values, in the order of the table."""
+        values = asdict(self)
+        return {name: values[name] for name in JSON}
 
 
 def beside(
@@ -56,7 +60,8 @@ def beside(
 
 def spread(values: list[float]) -> float:
     """Return (largest - smallest) / median."""
-    return (max(values) - min(values)) / statistics.median(values)
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
 
 
 def show(rows: list[Row]) -> str:

@@ -1,4 +1,4 @@
-"""The TCP sockets of this machine as the kernel lists them in /proc/net/tcp and tcp6 (Linux).
+"""The TCP and UDP sockets of this machine as the kernel lists them in /proc/net/tcp, tcp6, udp, udp6 (Linux).
 
 Standard library only: the task shim loads this file by its path. The format is that of
 `get_tcp4_sock` in Linux' net/ipv4/tcp_ipv4.c: addresses are words in host order, ports hexadecimal.
@@ -32,8 +32,21 @@ def tcp_sockets(pid: int | None = None, states: frozenset[int] | None = None) ->
     `states` keeps only those states. Returns [] where /proc has no such files.
     """
     root = f"/proc/{pid}" if pid is not None else "/proc"
+    return _listed(root, "tcp", states)
+
+
+def udp_sockets() -> list[Socket]:
+    """List the UDP sockets of this network namespace; the state of one that is bound says nothing.
+
+    Returns [] where /proc has no such files. The rows are as those of TCP (`udp4_format_sock` in
+    net/ipv4/udp.c).
+    """
+    return _listed("/proc", "udp", None)
+
+
+def _listed(root: str, kind: str, states: frozenset[int] | None) -> list[Socket]:
     found: list[Socket] = []
-    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+    for name, family in ((kind, socket.AF_INET), (f"{kind}6", socket.AF_INET6)):
         try:
             with open(f"{root}/net/{name}", encoding="ascii") as file:  # noqa: PTH123 - also for the shim
                 rows = file.readlines()[1:]

@@ -438,7 +438,8 @@ def test_auto_makes_a_forward_for_each_public_service_as_it_appears_and_keeps_it
         stage.hear(snapshot(3, web(), api, web("dns", ports=[dns])))
         await stage.settle()
         rows = {row.name: row for row in (await manager.rows()).forwards}
-        assert set(rows) == {"prod-web", "prod-api", "prod-api-81"}
+        assert set(rows) == {"prod-web", "prod-api", "prod-api-81", "prod-dns"}
+        assert (rows["prod-dns"].protocol, rows["prod-dns"].target_port) == ("udp", 53)
         assert (rows["prod-api"].state, saved(stage)["prod-api"].hold_seconds) == ("ACTIVE", 7.0)
 
         stage.hear(snapshot(4, web()))
@@ -449,11 +450,11 @@ def test_auto_makes_a_forward_for_each_public_service_as_it_appears_and_keeps_it
         await stage.settle()
         back = await manager.get("prod-api")
         assert (back.id, back.state, back.local_port) == (gone.id, "ACTIVE", gone.local_port)
-        assert len(manager.runners) == 3
+        assert len(manager.runners) == 4
 
         stage.line = snapshot(6, web(), api)
         assert {sign for sign, _ in signs(await apply(manager, auto=auto))} == {"="}
-        assert len((await down(manager)).forwards) == 3
+        assert len((await down(manager)).forwards) == 4
         stage.hear(snapshot(7, web("new")))
         await stage.settle()
         assert (manager.runners, state.load(stage.paths)[0].autos) == ({}, [])
@@ -474,6 +475,21 @@ def test_a_forward_of_auto_makes_way_for_one_that_the_file_names(play):
         rows = {row.name: row.local_port for row in (await manager.rows()).forwards}
         assert set(rows) == {"mine", "prod-web"}
         assert rows["mine"] == held != rows["prod-web"]
+
+    play(scene)
+
+
+def test_a_forward_of_auto_keeps_a_number_that_the_file_asks_for_by_udp(play):
+    async def scene(stage, manager):
+        auto = AutoSpec(clusters=["prod"])
+        stage.line = snapshot(2, web(), web("dns", ports=[port(53, protocol="udp")]))
+        (_, made) = (await apply(manager, auto=auto)).steps
+        held = made.forward.local_port
+        mine = named("mine", "prod/dns", local_port=held, protocol="udp")
+        reply = await apply(manager, mine, auto=auto)
+        rows = {row.name: (row.local_port, row.protocol) for row in (await manager.rows()).forwards}
+        assert rows == {"mine": (held, "udp"), "prod-web": (held, "tcp")}
+        assert ("-", "prod-dns") in signs(reply), "its service is named by the file"
 
     play(scene)
 

@@ -8,7 +8,7 @@ from tests.agent.shapes import REGION, A, B, lone, port, service, task, wanted
 
 from kecs.agent import checks
 from kecs.errors import ExitCode, KecsError
-from kecs.forward.spec import ForwardSpec, Target
+from kecs.forward.spec import ForwardSpec, Probe, Target
 
 TWO = [port(80), port(81, name="admin"), port(53, name=None, protocol="udp")]
 C = "ab" * 16
@@ -88,8 +88,19 @@ def refused(spec, *targets):
         (wanted(target_port="nope"), [service()], 3, "no port `nope`", "80 (http)"),
         (wanted(), [service(ports=TWO)], 2, "several ports: 53/udp, 80 (http), 81 (admin)",
          "--target-port 80"),
-        (wanted(target_port=53), [service(ports=TWO)], 1, "`53` is a UDP port", "TCP"),
-        (wanted(), [service(ports=TWO[2:])], 1, "`53` is a UDP port", "TCP"),
+        (wanted(target_port=53, protocol="tcp"), [service(ports=TWO)], 3, "no port `53/tcp`", "53/udp"),
+        (wanted(target_port=80, protocol="udp"), [service(ports=TWO)], 3, "no port `80/udp`", "53/udp"),
+        (wanted(protocol="udp"), [service(ports=TWO[:2])], 3, "no port of UDP", "80 (http)"),
+        (wanted(), [service(ports=[port(53, protocol="udp"), port(54, protocol="udp")])], 2,
+         "several ports: 53/udp (http), 54/udp (http)", "--target-port 53"),
+        (wanted(target_port=53, route="tunnel"), [service(ports=TWO)], 2, "a tunnel carries TCP only",
+         "--route"),
+        (wanted(target_port=53, probe=Probe()), [service(ports=TWO)], 2, "a probe connects by TCP",
+         "--probe"),
+        (wanted(target_port=53, hold_seconds=1.0), [service(ports=TWO)], 2, "no connections to hold",
+         "--hold"),
+        (wanted(target_port=80, idle_seconds=5.0), [service(ports=TWO)], 2, "`--idle` is for UDP",
+         "53/udp"),
         (wanted(), [service(ports=[])], 1, "no port mappings", "portMappings"),
     ],
 )  # fmt: skip
@@ -132,7 +143,33 @@ def test_a_task_that_is_not_public_must_be_run_again():
 
 
 def test_a_udp_port_beside_the_only_tcp_port_is_no_choice_to_make():
-    assert find(wanted(), service(ports=[TWO[0], TWO[2]])).target_port == 80
+    wish = find(wanted(), service(ports=[TWO[0], TWO[2]]))
+    assert (wish.target_port, wish.protocol) == (80, "tcp")
+
+
+BOTH = [port(53), port(53, protocol="udp")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "ports", "found"),
+    [
+        ({"target_port": 53}, TWO, (53, "udp")),
+        ({}, TWO[2:], (53, "udp")),
+        ({"target_port": 53}, BOTH, (53, "tcp")),
+        ({"target_port": 53, "protocol": "udp"}, BOTH, (53, "udp")),
+        ({"target_port": "http", "protocol": "udp"}, BOTH, (53, "udp")),
+        ({"protocol": "udp"}, TWO, (53, "udp")),
+        ({"target_port": 53, "idle_seconds": 5.0}, TWO, (53, "udp")),
+    ],
+)
+def test_which_protocol_is_meant(asked, ports, found):
+    wish = find(wanted(**asked), service(ports=ports))
+    assert (wish.target_port, wish.protocol) == found
+
+
+def test_tcp_and_udp_of_one_port_are_two_forwards():
+    tcp, udp = (find(wanted(target_port=53, protocol=each), service(ports=BOTH)) for each in ("tcp", "udp"))
+    assert tcp.key != udp.key
 
 
 @pytest.mark.parametrize(
@@ -145,6 +182,9 @@ def test_a_udp_port_beside_the_only_tcp_port_is_no_choice_to_make():
         (wanted(hold_seconds=-1.0), 2, "holds connections"),
         (wanted(hold_connections=-1), 2, "holds connections"),
         (wanted(hold_seconds=float("nan")), 2, "holds connections"),
+        (wanted(idle_seconds=0.5), 2, "forgotten after 1 to 86400 seconds"),
+        (wanted(protocol="udp", route="tunnel"), 2, "a tunnel carries TCP only"),
+        (wanted(protocol="tcp", idle_seconds=5.0), 2, "`--idle` is for UDP"),
         (ForwardSpec(target=Target(type="service", cluster="a b", service="web")), 2, "cluster's name"),
     ],
 )

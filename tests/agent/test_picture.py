@@ -70,7 +70,7 @@ def test_a_service_leads_to_its_ready_and_its_draining_tasks():
         ),
         (
             [service(task(A, port(80, 29001, protocol="udp")), ports=[port(80, protocol="udp")])],
-            "prod/web has no port 80 any more",
+            "prod/web has no port 80 any more (it has 80/udp)",
         ),
     ],
 )

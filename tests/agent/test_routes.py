@@ -16,7 +16,7 @@ from kecs.net.messages import Endpoint
 
 def pod(task_id=A, *, ready=True, draining=False, status="RUNNING", nodes=("10.0.0.1", "10.0.0.2")):
     """A task on Kubernetes: reached by a node port and by a tunnel."""
-    routes = [Route(kind="direct", host=node, port=30080) for node in nodes]
+    routes = [Route(kind="direct", host=node, port=30080, by_node=True) for node in nodes]
     routes.append(Route(kind="tunnel", namespace="ns", pod=f"web-{task_id[:4]}", port=80))
     return task(task_id, port(80, ready=ready, draining=draining, routes=routes), status=status)
 
@@ -33,6 +33,34 @@ def node(host, *, draining=False):
 
 def tunnel(task_id, *, draining=False):
     return Endpoint(task_id, "", 80, draining, rank=2, carrier=f"ns/web-{task_id[:4]}")
+
+
+def udp_pod(task_id=A):
+    """A task on Kubernetes with a UDP port: reached by a node port alone."""
+    routes = [Route(kind="direct", host="10.0.0.1", port=30053, by_node=True)]
+    return task(task_id, port(80, ready=True, protocol="udp", routes=routes))
+
+
+def test_a_udp_port_is_reached_by_nodes_only_and_belongs_to_no_task():
+    ports = [port(protocol="udp")]
+    resolution = resolve(entry(protocol="udp"), service(udp_pod(A), udp_pod(B), ports=ports))
+    assert [(one.id, one.port, one.carrier) for one in resolution.endpoints] == [
+        ("node/10.0.0.1:30053", 30053, "")
+    ]
+    assert [(row.task_id, row.by_node) for row in resolution.rows] == [(None, True)]
+
+    alone = resolve(entry(type="task", protocol="udp"), lone(udp_pod(A), ports=ports))
+    assert [(row.task_id, row.by_node) for row in alone.rows] == [(A, True)]
+    assert alone.verdict == EndpointsReady()
+
+
+def test_a_udp_forward_that_keeps_to_one_task_of_a_service_has_no_way():
+    ports = [port(protocol="udp")]
+    pinned = resolve(entry(protocol="udp", auto_reconnect=False), service(udp_pod(), ports=ports))
+    assert pinned.endpoints == ()
+    assert pinned.verdict == NoEndpoint(
+        "task aaaaaaaa is RUNNING, without a direct route (UDP has no tunnel)"
+    )
 
 
 def test_a_service_is_reached_by_each_node_once_and_else_by_a_tunnel_to_each_task():

@@ -63,8 +63,8 @@ class Stage:
     def error(self, name):
         return self.tunnel_errors.get(name)
 
-    def bind(self, addresses, number):
-        assert (list(addresses), number) == (["127.0.0.1"], 20001)
+    def bind(self, addresses, number, *, udp):
+        assert (list(addresses), number, udp) == (["127.0.0.1"], 20001, False)
         if self.taken:
             raise TAKEN
         return ()

@@ -43,6 +43,8 @@ SERVICE = ("port-forward", "start", "service")
         (("destroy", "--now"), "`--now`", ""),
         (("start", "--runtime", "kubernetes", "--node-ports", "30000"), "`30000`", "30000-32767"),
         (("start", "--runtime", "kubernetes", "--node-ports", "9-1"), "`9-1`", "30000-32767"),
+        (("start", "--metrics-address", "9400"), "`9400`", "127.0.0.1:9400"),
+        (("port-forward", "agent", "restart", "--metrics-address", "all:1"), "`all:1`", "127.0.0.1:9400"),
         (("start", "--context", "kind"), "`--context`", "--runtime kubernetes"),
         (("start", "--kubeconfig", "x", "--runtime", "local"), "`--kubeconfig`", "--runtime kubernetes"),
         ((*SERVICE,), "missing argument", ""),

@@ -45,6 +45,22 @@ def test_what_is_not_typed_is_as_a_file_that_does_not_say_it():
     assert specs()[0] == ForwardSpec(target=Target(type="service", cluster="prod", service="web"))
 
 
+def test_tcp_and_udp_of_one_local_number_are_two_ports():
+    first, second = specs(ports=("5353:53", "5353:53/udp"), idle=None)
+    assert (first.protocol, second.protocol) == (None, "udp")
+    assert (first.local_port, second.local_port) == (5353, 5353)
+    with pytest.raises(KecsError, match="the local port 5353 is given twice"):
+        specs(ports=("5353:53/udp", "5353:54/udp"))
+    assert specs(target_port="dns/udp", idle="5")[0].idle_seconds == 5.0
+
+
+@pytest.mark.parametrize("text", ["0", "soon", "", "nan", "inf", "86401"])
+def test_no_time_of_silence(text):
+    with pytest.raises(KecsError, match="is no number of seconds from 1 to 86400") as caught:
+        specs(idle=text)
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
 @pytest.mark.parametrize(
     ("text", "probe"),
     [

@@ -47,6 +47,7 @@ def machine(home):
         find=lambda _name: None,
         run=lambda *_: pytest.fail("nothing is to be run"),
         holder=nobody,
+        holder_of_udp=nobody,
     )
 
 
@@ -296,6 +297,17 @@ def test_a_kept_port_is_a_strangers(machine, home):
     assert "1 ports are kept" in found(ports.check_kept_ports, machine, "ok")
 
 
+def test_a_kept_port_of_udp_is_looked_for_among_those_of_udp(machine, home):
+    home.instance(desired="stopped")
+    home.forwards({"name": "dns", "localPort": 20000, "protocol": "udp"})
+    assert "1 ports are kept" in found(
+        ports.check_kept_ports, dataclasses.replace(machine, holder=a_stranger), "ok"
+    )
+    taken = dataclasses.replace(machine, holder_of_udp=a_stranger)
+    told = found(ports.check_kept_ports, taken, "error")
+    assert "UDP port 20000 of the forward `dns` in the instance `default` is taken by nginx (pid 12)" in told
+
+
 def test_the_port_of_the_names_is_kept_too(machine, home):
     home.instance(desired="stopped")
     home.make_folders()
@@ -329,6 +341,11 @@ def test_the_holder_of_a_port_of_loopback_is_named():
         port = taken.getsockname()[1]
         assert f"(pid {os.getpid()})" in real.holder(port)
     assert real.holder(port) is None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        assert f"(pid {os.getpid()})" in real.holder_of_udp(port)
+    assert real.holder_of_udp(port) is None
 
 
 # The system

@@ -33,6 +33,42 @@ def test_a_forward_that_serves_needs_nothing():
     assert it.without_effect == []
 
 
+UDP = {"protocol": "udp", "targetPort": 53}
+NODE = {"taskId": None, "route": {"kind": "direct", "host": "10.0.0.7", "port": 30053}, "ready": True}
+
+
+def test_a_forward_of_udp_that_serves():
+    it = told(**UDP, bytes={"in": 9, "out": 4})
+    assert it.title == "forward prod-web: udp://127.0.0.1:20000 -> prod/web:53/udp in us-east-1"
+    assert it.facts == ["it is ACTIVE", "the service is ACTIVE"]
+    assert it.advice == ["it serves: send to udp://127.0.0.1:20000"]
+
+
+def test_datagrams_that_come_to_nothing_are_told_of():
+    it = told(
+        **UDP,
+        bytes={"in": 9, "out": 0},
+        connections={"open": 1, "total": 1, "held": 0, "dropped": 3},
+        endpoints=[NODE],
+        lastError={"message": "aaaaaaaa: Connection refused", "time": 0.0},
+    )
+    assert it.facts[2:4] == [
+        "3 datagrams were dropped, since nobody took them",
+        "9 bytes went to it, and none came back",
+    ]
+    assert it.facts[1].startswith("datagrams were lost last at ")
+    assert it.advice[0] == "see that the task listens on UDP port 53: `kecs logs prod/web`"
+    assert "reaches the cluster's nodes by UDP (10.0.0.7)" in it.advice[1]
+
+
+def test_a_forward_of_udp_that_does_not_serve():
+    waiting = told(**UDP, state="WAITING", reason="why")
+    assert waiting.facts[0] == "it is WAITING, so datagrams are dropped: why"
+    failed = told(**UDP, state="FAILED", reason="why")
+    assert failed.facts[0] == "it is FAILED, so nothing listens for it on UDP port 20000: why"
+    assert any("`kecs port-forward start service prod/web PORT:53/udp`" in one for one in failed.advice)
+
+
 def test_events_of_both_sides_are_one_timeline():
     mine = tuple(ExplainEvent(time=at, source="forward x", text=str(at)) for at in (1.0, 3.0))
     it = told(Surroundings(target=TARGET, events=mine))

@@ -26,6 +26,7 @@ def test_a_service_is_a_target_with_its_tasks_and_the_ports_it_could_have():
     port = target.tasks[0].ports[0]
     assert (port.ready, port.draining) == (True, False)
     assert port.routes == [Route(kind="direct", host="127.0.0.1", port=29999)]
+    assert not port.routes[0].by_node
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,7 @@ def test_a_port_of_a_pod_is_reached_at_each_node_and_by_a_tunnel():
         ("direct", "192.0.2.8", 30080),
         TUNNEL,
     ]
+    assert [one.by_node for one in target.tasks[0].ports[0].routes] == [True, True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -142,8 +144,10 @@ def test_udp_of_a_pod_has_no_tunnel():
     udp = [TaskPort(container="web", container_port=80, protocol="udp", ready=True)]
     one = task(service="web", ports=udp, **POD)
     rows = [ONE, node_port(protocol="udp")]
-    found = routes_of(all_targets(state_of(task_definition(), service(), one, *rows))[WEB])
-    assert [kind for kind, _, _ in found] == ["direct", "direct"]
+    target = all_targets(state_of(task_definition(), service(), one, *rows))[WEB]
+    assert [(route.kind, route.by_node) for route in target.tasks[0].ports[0].routes] == [
+        ("direct", True)
+    ] * 2
 
 
 def test_a_standalone_task_of_pods_has_its_own_node_port():

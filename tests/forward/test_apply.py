@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kecs.forward import apply
-from kecs.forward.apply import Existing
+from kecs.forward.apply import Existing, auto_options
 from kecs.forward.changes import changes
 from kecs.forward.spec import AutoSpec, ForwardSpec, Notify, Probe, Retry, Target
 
@@ -100,6 +100,8 @@ DIFFERENT = {
     "retry": (Retry(max=20), "retry.max 15 -> 20"),
     "probe": (Probe(), "probe none -> tcp every 5 s (timeout 2 s, failures 3)"),
     "notify": (Notify(command=["say", "it"]), "notify nobody -> command say it"),
+    "protocol": ("udp", "protocol tcp -> udp"),
+    "idle_seconds": (5.0, "idle 60 -> 5"),
     "strict": (True, "strict false -> true"),
     "publish": (18080, "publish none -> 18080"),
 }
@@ -114,6 +116,27 @@ def test_each_member_that_differs_is_one_change_in_words(member):
 
     (change,) = changes(before, msgspec.structs.replace(before, **{member: value}))
     assert str(change) == words
+
+
+def test_udp_and_tcp_may_have_the_same_number():
+    tcp, udp = spec("a", 20001), spec("b", 20001, protocol="udp")
+    assert not plan([tcp, udp], []).conflicts
+    assert not plan([udp], [Existing("pf-1", tcp, None)]).conflicts
+    (conflict,) = plan([udp], [Existing("pf-1", msgspec.structs.replace(udp, name="c"), None)]).conflicts
+    assert "port 20001 of `b` belongs to the forward `c`" in conflict.message
+
+
+def test_another_protocol_needs_another_socket():
+    planned = plan([spec("a", 20001, protocol="udp")], [there("a", 20001)])
+    assert planned.steps[0].rebinds
+    assert [str(change) for change in planned.steps[0].changes] == ["protocol tcp -> udp"]
+
+
+def test_the_options_of_auto_are_taken_as_far_as_the_protocol_has_them():
+    auto = AutoSpec(clusters=["prod"], hold_seconds=5.0, hold_connections=9, idle_seconds=7.0, probe=Probe())
+    tcp, udp = (auto_options(spec("a", 1, protocol=each), auto) for each in ("tcp", "udp"))
+    assert (tcp.hold_seconds, tcp.hold_connections, tcp.idle_seconds, tcp.probe) == (5.0, 9, 60.0, Probe())
+    assert (udp.hold_seconds, udp.hold_connections, udp.idle_seconds, udp.probe) == (30.0, 1024, 7.0, None)
 
 
 @pytest.mark.parametrize("member", Retry.__struct_fields__)

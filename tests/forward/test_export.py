@@ -91,6 +91,7 @@ SPECS = st.builds(
     name=st.from_regex(r"x[A-Za-z0-9._-]{0,20}", fullmatch=True),
     local_port=st.integers(1, 65535),
     target_port=st.one_of(st.integers(1, 65535), st.sampled_from(["http", "0x1f", "no", "1_000", "null"])),
+    protocol=st.just("tcp"),
     address=st.sampled_from([[], ["0.0.0.0"], ["127.0.0.1", "::1"]]),
     auto_reconnect=st.booleans(),
     route=st.sampled_from(["auto", "direct", "tunnel"]),
@@ -113,6 +114,19 @@ SPECS = st.builds(
         st.just(Notify(webhook="https://example.com/hook")),
     ),
 )
+
+
+UDP = st.builds(
+    ForwardSpec,
+    target=TARGETS,
+    name=st.from_regex(r"x[A-Za-z0-9._-]{0,20}", fullmatch=True),
+    local_port=st.integers(1, 65535),
+    target_port=st.one_of(st.integers(1, 65535), st.just("dns")),
+    protocol=st.just("udp"),
+    route=st.sampled_from(["auto", "direct"]),
+    idle_seconds=st.floats(1, 86400),
+)
+SPECS = st.one_of(SPECS, UDP)
 
 
 @given(

@@ -91,12 +91,14 @@ def test_the_sample_of_the_design():
         name="web-service",
         local_port=8080,
         target_port=80,
+        protocol="tcp",
     )
     assert file.forwards[2] == ForwardSpec(
         target=Target(type="task", cluster="development", tags={"Environment": "dev", "Component": "worker"}),
         name="debug-task",
         local_port=9229,
         target_port=9229,
+        protocol="tcp",
         auto_reconnect=False,
     )
     assert (file.auto, file.names) == (None, False)
@@ -139,6 +141,7 @@ forwards:
         ),
         name="all",
         target_port="http",
+        protocol="tcp",
         address=["0.0.0.0", "::1"],
         route="tunnel",
         hold_seconds=2.5,
@@ -148,6 +151,71 @@ forwards:
         notify=Notify(desktop=True, command=["say", "it"], webhook="https://example.com/h"),
         strict=True,
     )
+
+
+def test_a_forward_of_udp():
+    first, second = parse(
+        """\
+version: "1"
+defaults:
+  hold: {seconds: 5}
+  probe: {}
+  idle: 20
+forwards:
+- {name: dns, type: service, service: dns, localPort: 5353, targetPort: 53, protocol: udp}
+- {name: same, type: service, service: dns, localPort: 5353, targetPort: 53, protocol: tcp}
+""",
+        "f",
+    ).forwards
+
+    assert (first.protocol, first.idle_seconds, first.probe, first.hold_seconds) == ("udp", 20.0, None, 30.0)
+    assert (second.protocol, second.idle_seconds, second.probe) == ("tcp", 60.0, Probe())
+    assert second.hold_seconds == 5.0
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            "protocol: udp, probe: {}",
+            "f:1:94: forwards[0].probe: a forward of `protocol: udp` has no `probe`",
+        ),
+        ("protocol: udp, hold: {seconds: 1}", "has no `hold`: UDP has no connections to hold"),
+        ("protocol: udp, route: tunnel", "forwards[0].route: a tunnel carries TCP only"),
+        ("idle: 5", "`idle` is for a forward of `protocol: udp`"),
+        ("protocol: udp, idle: 0", "`idle` must be a number from 1 to 86400"),
+        ("protocol: sctp", "`protocol` must be `tcp` or `udp`"),
+    ],
+)
+def test_what_a_protocol_has_not(keys, message):
+    text = f'{{version: "1", forwards: [{{name: a, type: service, service: b, targetPort: 1, {keys}}}]}}'
+    with pytest.raises(WrongFile) as caught:
+        parse(text, "f")
+    assert message in str(caught.value)
+
+
+def test_a_tunnel_of_the_defaults_is_no_way_for_udp():
+    text = """\
+version: "1"
+defaults: {route: tunnel}
+forwards:
+- {name: a, type: service, service: b, targetPort: 1, protocol: udp}
+"""
+    with pytest.raises(WrongFile) as caught:
+        parse(text, "f")
+    assert "f:4:3: forwards[0].route: a tunnel carries TCP only" in str(caught.value)
+
+
+def test_two_of_udp_cannot_have_one_port():
+    text = """\
+version: "1"
+forwards:
+- {name: a, type: service, service: b, localPort: 5353, targetPort: 53, protocol: udp}
+- {name: b, type: service, service: b, localPort: 5353, targetPort: 54, protocol: udp}
+"""
+    with pytest.raises(WrongFile) as caught:
+        parse(text, "f")
+    assert "forwards[1].localPort: the port 5353 is taken by the forward in line 3" in str(caught.value)
 
 
 def test_a_forwards_own_word_wins_over_the_defaults_key_by_key():

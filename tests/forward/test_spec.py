@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -98,19 +100,39 @@ def test_a_wrong_target_says_what_is_wrong_and_what_is_right(text, kind, wrong, 
 
 
 @pytest.mark.parametrize(
-    ("text", "local", "target"),
+    ("text", "local", "target", "protocol"),
     [
-        ("8080:80", 8080, 80),
-        (":80", None, 80),
-        ("8080", 8080, 8080),
-        ("8080:http", 8080, "http"),
-        (":http", None, "http"),
-        ("http", None, "http"),
-        ("1:65535", 1, 65535),
+        ("8080:80", 8080, 80, None),
+        (":80", None, 80, None),
+        ("8080", 8080, 8080, None),
+        ("8080:http", 8080, "http", None),
+        (":http", None, "http", None),
+        ("http", None, "http", None),
+        ("1:65535", 1, 65535, None),
+        ("5353:53/udp", 5353, 53, "udp"),
+        (":dns/udp", None, "dns", "udp"),
+        ("8080/tcp", 8080, 8080, "tcp"),
+        ("5353/udp", 5353, 5353, "udp"),
     ],
 )
-def test_ports_as_kubectl_users_write_them(text, local, target):
-    assert spec.parse_ports(text) == (local, target)
+def test_ports_as_kubectl_users_write_them(text, local, target, protocol):
+    assert spec.parse_ports(text) == (local, target, protocol)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("5353:53/sctp", "write `53/tcp` or `53/udp`"),
+        ("53/UDP", "write `53/tcp` or `53/udp`"),
+        ("5353/udp:53", "`5353/udp` is no local port"),
+        ("53/", "`53/` names no protocol"),
+        ("/udp", "`` is no target port"),
+        ("53/udp/tcp", "names no protocol"),
+    ],
+)
+def test_what_names_no_protocol(text, message):
+    with pytest.raises(spec.TargetSyntaxError, match=re.escape(message)):
+        spec.parse_ports(text)
 
 
 @pytest.mark.parametrize(

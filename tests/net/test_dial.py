@@ -9,7 +9,7 @@ import socket
 import pytest
 from tests.net.peers import nobody, until
 
-from kecs.net import dial
+from kecs.net import dial, options
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -87,9 +87,30 @@ def test_a_name_is_not_resolved():
 def test_a_socket_of_a_failed_dial_is_closed(monkeypatch):
     """A failure between its making and its end leaves no descriptor (the fixture counts them)."""
 
-    def fail(_sock: object) -> None:
+    def fail(_sock: object, *, local: bool) -> None:
         raise OSError(errno.EINVAL, "no such option")
 
     monkeypatch.setattr(dial.options, "prepare", fail)
     with pytest.raises(OSError, match="no such option"):
         dial.begin(dial.address("127.0.0.1", 1))
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("10.0.0.1", False), ("2001:db8::1", False)],
+)
+def test_loopback_addresses_are_known(host, local):
+    assert dial.address(host, 80).local is local
+
+
+@pytest.mark.skipif(not options.INHERITED, reason="Linux only")
+@pytest.mark.parametrize("local", [True, False])
+def test_connections_within_this_machine_are_not_paced(monkeypatch, local):
+    """Where the system's own way paces, a loopback socket gets one that does not."""
+    with socket.socket() as sock:
+        own = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        monkeypatch.setattr(options, "_PACES", True)
+        options.prepare(sock, local=local)
+        used = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+
+    assert used.rstrip(b"\0") == (b"reno" if local else own.rstrip(b"\0"))

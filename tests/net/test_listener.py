@@ -72,6 +72,54 @@ def test_a_taken_port_is_refused_with_its_holder(addresses):
     assert error.hint
 
 
+@contextlib.contextmanager
+def udp_bound(addresses, candidates):
+    """Our sockets of UDP on the first of `candidates` that is free."""
+    port, sockets = listener.bind_chosen(addresses, candidates, set(), udp=True)
+    try:
+        yield port
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+SOME = range(23000, 24000)
+"""No kernel gives these to outgoing connections."""
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["0.0.0.0"]])
+def test_a_taken_udp_port_is_refused_with_its_holder(addresses):
+    name = Path("/proc/self/comm").read_text().strip()
+    with udp_bound(["127.0.0.1"], SOME) as port:
+        with pytest.raises(listener.PortTaken) as caught:
+            listener.bind(addresses, port, udp=True)
+        said = f"UDP port {port} on {addresses[0]} is taken by {name} (pid {os.getpid()})"
+        assert caught.value.message == said
+        with udp_bound(["127.0.0.1"], range(port, SOME.stop)) as other:
+            assert other > port
+
+
+def test_two_never_share_a_udp_port():
+    """SO_REUSEADDR, which a port of TCP has, would let a second one take all that is sent to the first."""
+    with (
+        udp_bound(["127.0.0.1", "::1"], SOME) as port,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second,
+    ):
+        second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            second.bind(("127.0.0.1", port))
+
+
+def test_udp_and_tcp_have_ports_of_their_own():
+    tcp_port, sockets = listener.bind_chosen(["127.0.0.1"], SOME, set())
+    try:
+        with udp_bound(["127.0.0.1"], [tcp_port]) as port:
+            assert port == tcp_port
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
 def test_when_one_address_is_taken_none_is_bound():
     with taken("::1") as port:
         with pytest.raises(listener.PortTaken) as caught:

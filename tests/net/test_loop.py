@@ -103,7 +103,7 @@ def test_a_watched_forward_tells_of_each_connection(relay, upstream, host):
 def test_a_defect_in_one_connection_resets_that_one_only(relay, upstream, monkeypatch, caplog):
     """An exception that nobody foresaw: counted, logged, and no other connection notices."""
     port = relay.forward(upstream.endpoint())
-    pump = End.pump
+    move = End._move
     with (
         connect(port) as victim,
         upstream.accept() as first,
@@ -112,12 +112,12 @@ def test_a_defect_in_one_connection_resets_that_one_only(relay, upstream, monkey
     ):
         until(lambda: relay.counters().open == 2)
 
-        def broken(self: End, *, to_the_end: bool) -> None:
+        def broken(self: End, peer: End) -> int:
             if self.connection.number == 1:
                 raise ZeroDivisionError("a defect")
-            pump(self, to_the_end=to_the_end)
+            return move(self, peer)
 
-        monkeypatch.setattr(End, "pump", broken)
+        monkeypatch.setattr(End, "_move", broken)
         with caplog.at_level(logging.ERROR):
             victim.sendall(b"x")
             assert was_reset(victim)
@@ -281,7 +281,7 @@ def test_a_bulk_stream_leaves_others_their_turn(relay, upstream):
 
 def test_a_turn_of_one_end_is_bounded(relay, upstream, monkeypatch):
     """However much waits to be read, an end gives way after `TURN` bytes."""
-    from kecs.net import relay as relay_module
+    from kecs.net import bulk
 
     moved: list[int] = []
     pump = End.pump
@@ -305,8 +305,8 @@ def test_a_turn_of_one_end_is_bounded(relay, upstream, monkeypatch):
         with upstream.accept() as server:
             assert len(read_all(server)) == sent
 
-    assert sent > relay_module.TURN
-    assert max(moved) <= relay_module.TURN + relay_module.BUFFER
+    assert sent > bulk.TURN + bulk.CAPACITY
+    assert max(moved) < bulk.TURN + bulk.CAPACITY
 
 
 def test_urgent_data_does_not_stall_what_follows(relay, upstream):

@@ -25,7 +25,8 @@ from tests.net.peers import (
     was_reset,
 )
 
-from kecs.net.relay import BUFFER, End
+from kecs.net import bulk
+from kecs.net.relay import End
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -172,7 +173,7 @@ def test_a_stalled_reader_costs_its_own_connection_and_bounded_memory(relay, ups
     with connect(port, window=8192) as stalled, upstream.accept() as server:
         taken = fill(server)
         kept = [len(e.pending or b"") for e in relay.loop.ends.values() if isinstance(e, End)]
-        assert 0 < sum(kept) <= BUFFER
+        assert 0 < sum(kept) <= bulk.CAPACITY
         with connect(port) as client, upstream.accept() as second:
             client.sendall(b"ping")
             assert read(second, 4) == b"ping"

@@ -48,6 +48,32 @@ def test_the_guide_to_a_file_for_the_team(home: Home):
 
 
 @pytest.mark.timeout(280)
+def test_the_guide_to_udp(home: Home):
+    said = guide.run(home, "udp.md")
+
+    first = said["A forward to it"]
+    assert "time-clock  udp://127.0.0.1:5300 -> time/clock:5300/udp  ACTIVE" in first
+    assert re.search(r"^[0-9:]{8}, 16 bytes heard, version 1, task [0-9a-f]{8}$", first, re.MULTILINE)
+    assert re.search(r"^[0-9:]{8}, 9 bytes heard, version 1, task [0-9a-f]{8}$", first, re.MULTILINE)
+    assert re.search(
+        r"^time-clock +ACTIVE +127.0.0.1:5300 +time/clock:5300/udp +2 +2 +0", first, re.MULTILINE
+    )
+    assert re.search(r"5300/udp on \d+ <- 127.0.0.1:5300", first)
+    assert "`time-clock` was there already" in first
+    assert "has no port `5300/tcp`" in first
+    assert "refused: exit code 3" in first
+
+    assert "version 2" in said["A deployment"]
+
+    none = said["Without a task"]
+    assert "no answer: timed out" in none
+    assert none.count("nobody") >= 1
+    assert "it is WAITING, so datagrams are dropped: no task of time/clock is ready" in none
+    assert re.search(r"\d+ datagrams were dropped, since nobody took them", none)
+    assert not (home.path / "instances/default").exists()
+
+
+@pytest.mark.timeout(280)
 def test_the_guide_to_debugging_a_task(home: Home):
     said = guide.run(home, "debug-a-task.md")
 

@@ -259,7 +259,8 @@ class Applier:
                 rpc.Step(
                     sign=step.sign,
                     name=step.name,
-                    target=f"{step.spec.target}:{step.spec.target_port}",
+                    target=f"{step.spec.target}:{step.spec.target_port}"
+                    + ("/udp" if step.spec.protocol == "udp" else ""),
                     changes=[str(change) for change in step.changes],
                     forward=row,
                 )
@@ -271,4 +272,6 @@ class Applier:
 def _want(step: Step) -> Want:
     wanted = step.spec.target_port
     number = wanted if isinstance(wanted, int) else 0
-    return Want(step.spec.address, step.spec.local_port, number, step.spec.publish)
+    return Want(
+        step.spec.address, step.spec.local_port, number, step.spec.protocol or "tcp", step.spec.publish
+    )

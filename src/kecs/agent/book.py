@@ -21,12 +21,14 @@ from kecs.agent.resolver import Resolver
 from kecs.agent.runner import OnState, Runner
 from kecs.agent.state import AutoEntry, Config, Entry, NamesEntry
 from kecs.agent.tunnels import Tunnels
+from kecs.client import metrics_address
 from kecs.client import rpc_types as rpc
 from kecs.client.instance import Instance
 from kecs.client.ports import named_ports
 from kecs.errors import ExitCode, KecsError
 from kecs.forward import machine as m
 from kecs.forward.addresses import collide
+from kecs.forward.spec import Protocol
 from kecs.net import listener
 from kecs.paths import InstancePaths
 
@@ -41,6 +43,7 @@ class Want(NamedTuple):
     local_port: int | None
     """None: one is chosen, the target port where that is possible."""
     target_port: int
+    protocol: Protocol = "tcp"
     publish: int | None = None
     """Where Docker is to listen for it: not where one is chosen."""
 
@@ -150,9 +153,9 @@ class Book:
         `giving_up` are the ids of forwards that will leave their ports. Raises `KecsError`, which names the
         holder of a port that is taken.
         """
-        ours: dict[int, list[Runner]] = {}
+        ours: dict[tuple[int, Protocol], list[Runner]] = {}
         for runner in self.runners.values():
-            ours.setdefault(runner.entry.local_port, []).append(runner)
+            ours.setdefault((runner.entry.local_port, runner.entry.protocol), []).append(runner)
         given = {port for want in wants for port in (want.local_port, want.publish) if port is not None}
         avoid = given | (self.avoided_ports() if wants else set())
         places = []
@@ -161,10 +164,20 @@ class Book:
             if want.local_port is not None and _must_wait(want, addresses, ours, giving_up):
                 places.append(Place(want.local_port, None))
                 continue
-            port, sockets = ports.bind(addresses, want.local_port, want.target_port, avoid)
+            both = any(number == want.target_port for number, _ in ours) and (
+                (want.target_port, want.protocol) not in ours
+            )  # ours, but of the other protocol: a service's port in both may have one number here too
+            port, sockets = ports.bind(
+                addresses,
+                want.local_port,
+                want.target_port,
+                avoid - {want.target_port} if both else avoid,
+                udp=want.protocol == "udp",
+            )
             for one in sockets:
                 undo.callback(one.close)
             avoid.add(port)
+            ours.setdefault((port, want.protocol), [])
             places.append(Place(port, sockets))
         return places
 
@@ -175,7 +188,10 @@ class Book:
         if self.config.names is not None:
             ours.add(self.config.names.port)
         ours |= {one.kept_port for one in self.resolver.picture.services() if one.kept_port is not None}
-        return ours | named_ports(self._paths.home, self._paths.name) | {self._instance.api_port}
+        ours.add(self._instance.api_port)
+        if self._instance.metrics_address is not None:
+            ours.add(metrics_address.parse(self._instance.metrics_address).port)
+        return ours | named_ports(self._paths.home, self._paths.name)
 
     def save_names(self, names: NamesEntry) -> None:
         """Write `config.yaml` with the port of the names."""
@@ -263,11 +279,14 @@ class Book:
 
 
 def _must_wait(
-    want: Want, addresses: Sequence[str], ours: dict[int, list[Runner]], giving_up: Collection[str]
+    want: Want,
+    addresses: Sequence[str],
+    ours: dict[tuple[int, Protocol], list[Runner]],
+    giving_up: Collection[str],
 ) -> bool:
     """Tell whether the port is that of a forward which gives it up; raise when one of ours keeps it."""
     wait = False
-    for runner in ours.get(want.local_port or 0, ()):
+    for runner in ours.get((want.local_port or 0, want.protocol), ()):
         if not collide(runner.addresses, addresses):
             continue
         if runner.id in giving_up:

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 
 from kecs.agent.choice import Candidate, has_tags, is_alive, newest_first
-from kecs.client.endpoints import EndpointPort, EndpointTask, Target
+from kecs.agent.port_checks import check_protocol, find_port
+from kecs.client.endpoints import EndpointTask, Target
 from kecs.errors import ExitCode, KecsError
 from kecs.forward import spec as specs
-from kecs.forward.spec import ForwardSpec
+from kecs.forward.spec import ForwardSpec, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,14 @@ class Wish:
     task_id: str | None
     target_port: int
     target_port_name: str | None
+    protocol: Protocol
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for forwards that lead to the same port of the same target."""
         tags = frozenset(self.spec.target.tags.items())
-        return (self.region, self.cluster, self.service, self.task_id, tags, self.target_port)
+        where = (self.region, self.cluster, self.service, self.task_id, tags)
+        return (*where, self.target_port, self.protocol)
 
 
 def check_spec(spec: ForwardSpec) -> None:
@@ -55,6 +58,14 @@ def check_spec(spec: ForwardSpec) -> None:
             "leave the limits out to have 30 s and 1024",
             ExitCode.USAGE,
         )
+    if not 1 <= spec.idle_seconds <= 86400:
+        raise KecsError(
+            "a UDP client that is silent is forgotten after 1 to 86400 seconds",
+            "leave `--idle` away to have 60 s",
+            ExitCode.USAGE,
+        )
+    if spec.protocol is not None:
+        check_protocol(spec, spec.protocol)
 
 
 def check_file_spec(spec: ForwardSpec) -> None:
@@ -126,7 +137,8 @@ def find(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> W
         target, task = look(spec, targets, region)
         possible = task.ports or target.ports
     _check_public(target, task)
-    number, name = _find_port(spec, possible)
+    number, name, protocol = find_port(spec, possible)
+    check_protocol(spec, protocol)
     return Wish(
         spec=spec,
         region=region,
@@ -135,6 +147,7 @@ def find(spec: ForwardSpec, targets: Sequence[Target], default_region: str) -> W
         task_id=task.task_id if task is not None and not spec.target.tags else None,
         target_port=number,
         target_port_name=name,
+        protocol=protocol,
     )
 
 
@@ -293,51 +306,6 @@ def _check_public(target: Target, task: EndpointTask | None) -> None:
         f"{what} is not public: its network configuration does not set `assignPublicIp` to ENABLED",
         f"{again}`{command} --network-configuration {network}`",
     )
-
-
-def _find_port(spec: ForwardSpec, possible: Sequence[EndpointPort]) -> tuple[int, str | None]:
-    """Return the container port, and its mapping's name when it was asked for by name."""
-    wanted, where = spec.target_port, str(spec.target)
-    if not possible:
-        raise KecsError(
-            f"`{where}` has no port mappings, so nothing of it can be reached",
-            "add `portMappings` to its task definition",
-        )
-    if wanted is None:
-        numbers = sorted({port.container_port for port in possible if port.protocol == "tcp"})
-        if len(numbers) == 1:
-            return numbers[0], None
-        if not numbers:
-            raise _udp(possible[0].container_port)
-        raise KecsError(
-            f"`{where}` has several ports: {_mappings(possible)}",
-            f"choose one by `--target-port {numbers[0]}`, or write `:{numbers[0]}`",
-            ExitCode.USAGE,
-        )
-    found = [port for port in possible if wanted in (port.container_port, port.name)]
-    if not found:
-        raise KecsError(
-            f"`{where}` has no port `{wanted}`", f"its ports: {_mappings(possible)}", ExitCode.NOT_FOUND
-        )
-    tcp = [port for port in found if port.protocol == "tcp"]
-    if not tcp:
-        raise _udp(wanted)
-    return tcp[0].container_port, wanted if isinstance(wanted, str) else None
-
-
-def _udp(port: int | str) -> KecsError:
-    return KecsError(f"port `{port}` is a UDP port, and forwards carry TCP only so far", "choose a TCP port")
-
-
-def _mappings(ports: Iterable[EndpointPort]) -> str:
-    """`80 (http), 81, 53/udp`."""
-    shown = {
-        (port.container_port, port.protocol): str(port.container_port)
-        + ("/udp" if port.protocol == "udp" else "")
-        + (f" ({port.name})" if port.name else "")
-        for port in ports
-    }
-    return ", ".join(text for _, text in sorted(shown.items()))
 
 
 def _listed(words: Iterable[str], most: int = 10) -> str:

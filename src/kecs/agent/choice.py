@@ -92,7 +92,7 @@ def _why_none(entry: Entry, alive: Sequence[Candidate], *, ambiguous: bool) -> s
     ports = task.ports or target.ports
     if ports and not any(matches(entry, port) for port in ports):
         known = ports_text(ports)
-        return f"{name} has no port {entry.port}" + (f" (it has {known})" if known else "")
+        return f"{name} has no port {entry.port_text}" + (f" (it has {known})" if known else "")
     return f"{name} is {condition(entry, task)}"
 
 

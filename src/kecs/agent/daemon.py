@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kecs import __version__, aio, files, log
 from kecs.agent.kept import KeptPorts
@@ -32,8 +32,8 @@ from kecs.agent.rpc import Caller, Method, RpcServer
 from kecs.agent.runner import Runner
 from kecs.agent.tunnels import Tunnels, opener
 from kecs.client import instance as instances
+from kecs.client import metrics_address, watch
 from kecs.client import rpc_types as rpc
-from kecs.client import watch
 from kecs.client.agent import is_up
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
@@ -43,6 +43,9 @@ from kecs.errors import ExitCode, KecsError
 from kecs.forward.machine import State
 from kecs.net import messages, unix
 from kecs.paths import InstancePaths, check_instance_name
+
+if TYPE_CHECKING:
+    from kecs.agent.metrics_door import MetricsDoor
 
 DESCRIPTORS = 65536
 """Open files asked for: each connection needs two, 1,024 may be held for each forward."""
@@ -141,12 +144,15 @@ class Agent:
         self._kept = KeptPorts(self._relay, self._resolver.picture)
         self._resolver.also(self._kept)
         self._manager.applier.names = self._names
+        self._metrics = self._metrics_door()
         self._connect()
         self._relay.start()
         try:
             self._manager.restore()
             self._names.restore()
             files.write_atomic(self._paths.agent_pid, f"{os.getpid()}\n".encode())
+            if self._metrics is not None:
+                await self._metrics.open()
             self._server = RpcServer(unix.bind_private(address), self._methods())
             await self._server.start()
             _log.info("agent %s is ready with %d forwards", __version__, len(self._manager.runners))
@@ -171,6 +177,22 @@ class Agent:
         relay.on(messages.Ended, manager.handler(Runner.ended))
         relay.on(messages.CarrierLost, self._tunnels.lost)
         relay.on(messages.Congested, self._tunnels.congested)
+
+    def _metrics_door(self) -> MetricsDoor | None:
+        if self._instance.metrics_address is None:
+            return None
+        from kecs.agent.metrics import Metrics  # late: most agents serve none
+        from kecs.agent.metrics_door import MetricsDoor
+
+        metrics = Metrics(
+            self._paths.name,
+            self._relay,
+            self._manager.runners,
+            [lambda: self._names.named, lambda: self._kept.named],
+            is_connected=lambda: self._resolver.status == "connected",
+            resident=resident_bytes,
+        )
+        return MetricsDoor(metrics_address.parse(self._instance.metrics_address), metrics.page)
 
     def _waiting(self, message: messages.Waiting) -> None:
         self._manager.handler(Runner.waiting)(message)
@@ -230,6 +252,8 @@ class Agent:
             self._paths.agent_socket.unlink()
         await aio.cancel(*self._tasks)
         await self._manager.end_tasks()
+        if self._metrics is not None:
+            await self._metrics.close()
         await self._prober.close()
         await self._notifier.close()
         await self._tunnels.close()
@@ -277,6 +301,7 @@ class Agent:
         )
 
     async def _status(self, _request: rpc.Empty, _caller: Caller) -> rpc.AgentStatus:
+        door = self._metrics
         return rpc.AgentStatus(
             version=__version__,
             pid=os.getpid(),
@@ -284,8 +309,9 @@ class Agent:
             forwards=len(self._manager.runners),
             controlplane=self._resolver.status,
             memory=resident_bytes(),
-            warnings=[*self._manager.warnings, *self._names.warnings],
+            warnings=[*self._manager.warnings, *self._names.warnings, *(door.warnings if door else ())],
             names_port=self._names.port,
+            metrics=door.url if door else None,
         )
 
     async def _open_names(self, request: rpc.NamesRequest, _caller: Caller) -> rpc.NamesReply:

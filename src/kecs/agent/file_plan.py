@@ -80,6 +80,7 @@ def entry_of(step: Step, owner: str, port: int, identity: str, old: Entry | None
         local_port=port,
         target_port=number,
         target_port_name=spec.target_port if isinstance(spec.target_port, str) else None,
+        protocol=spec.protocol or "tcp",
         owner=owner,
         auto=step.auto,
         created_at=old.created_at if old else time.time(),
@@ -99,7 +100,7 @@ def _yields(one: Existing, wanted: Sequence[ForwardSpec], owner: str, region: st
         return False
     target = one.spec.target
     return any(
-        spec.local_port == one.spec.local_port
+        (spec.local_port, spec.protocol or "tcp") == (one.spec.local_port, one.spec.protocol)
         or (spec.target.cluster, spec.target.service, spec.target.region or region)
         == (target.cluster, target.service, target.region)
         for spec in wanted

@@ -14,11 +14,12 @@ from typing import Protocol
 
 from kecs.agent.named import Named, entry_for, first_port
 from kecs.agent.picture import Changes, Picture
+from kecs.agent.relay import listen
 from kecs.agent.state import Entry
 from kecs.errors import KecsError
 from kecs.forward.backoff import Backoff
 from kecs.net import listener
-from kecs.net.messages import Close, HoldLimits, Listen, Snapshot, ToLoop
+from kecs.net.messages import Close, Snapshot, ToLoop
 
 ADDRESS = "127.0.0.1"
 """The one that tasks are told (`kecs.ecs.urls`)."""
@@ -93,7 +94,7 @@ class KeptPorts:
             return
         self._failures.pop(entry.id, None)
         self._named[entry.id] = named = Named(entry)
-        self._relay.send(Listen(entry.id, sockets, HoldLimits(entry.hold_seconds, entry.hold_connections)))
+        self._relay.send(listen(entry, sockets))
         self._lead(named)
 
     def _lead(self, named: Named) -> None:

@@ -255,10 +255,11 @@ class Manager:
             local_port=port,
             target_port=wish.target_port,
             target_port_name=wish.target_port_name,
+            protocol=wish.protocol,
             owner=owner,
             created_at=time.time(),
         )
 
 
 def _want(wish: Wish) -> Want:
-    return Want(wish.spec.address, wish.spec.local_port, wish.target_port, wish.spec.publish)
+    return Want(wish.spec.address, wish.spec.local_port, wish.target_port, wish.protocol, wish.spec.publish)

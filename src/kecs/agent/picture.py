@@ -181,7 +181,8 @@ def _resolve_service(entry: Entry, target: Target, *, within: bool) -> Resolutio
     possible = [*target.ports, *(port for task in tasks for port in task.ports)]
     if possible and not any(matches(entry, port) for port in possible):
         known = ports_text(possible)
-        reason = f"{entry.target} has no port {entry.port} any more" + (f" (it has {known})" if known else "")
+        reason = f"{entry.target} has no port {entry.port_text} any more"
+        reason += f" (it has {known})" if known else ""
     return Resolution(endpoints, rows, NoEndpoint(reason), ended=ended)
 
 

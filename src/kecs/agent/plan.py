@@ -14,7 +14,15 @@ from kecs.agent.checks import Wish
 from kecs.agent.state import Entry
 from kecs.errors import ExitCode, KecsError
 from kecs.forward import addresses
-from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, ForwardSpec, Retry, Target, default_name
+from kecs.forward.spec import (
+    HOLD_CONNECTIONS,
+    HOLD_SECONDS,
+    IDLE_SECONDS,
+    ForwardSpec,
+    Retry,
+    Target,
+    default_name,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +120,7 @@ def _does(entry: Entry, wish: Wish) -> bool:
     port = entry.target_port
     if port is None and entry.target_port_name == wish.target_port_name:  # of a file: by its name only
         port = wish.target_port
-    key = (entry.region, entry.cluster, entry.service, asked, tags, port)
+    key = (entry.region, entry.cluster, entry.service, asked, tags, port, entry.protocol)
     return (
         key == wish.key
         and spec.auto_reconnect == entry.auto_reconnect
@@ -126,11 +134,12 @@ def _does(entry: Entry, wish: Wish) -> bool:
         and spec.route in ("auto", entry.route)
         and spec.hold_seconds in (HOLD_SECONDS, entry.hold_seconds)
         and spec.hold_connections in (HOLD_CONNECTIONS, entry.hold_connections)
+        and spec.idle_seconds in (IDLE_SECONDS, entry.idle_seconds)
     )
 
 
 def _name_taken(entry: Entry) -> KecsError:
-    now = f"{entry.target}:{entry.port} on port {entry.local_port}"
+    now = f"{entry.target}:{entry.port_text} on port {entry.local_port}"
     ended = ", which ended" if entry.ended else ""
     return KecsError(
         f"the name `{entry.name}` is taken by a forward to {now}{ended}",

@@ -15,7 +15,7 @@ Sockets = tuple[socket.socket, ...]
 
 
 def bind(
-    addresses: Sequence[str], given: int | None, target_port: int, avoid: set[int]
+    addresses: Sequence[str], given: int | None, target_port: int, avoid: set[int], *, udp: bool = False
 ) -> tuple[int, Sockets]:
     """Bind the port that was given; else the target port, or another one.
 
@@ -23,8 +23,8 @@ def bind(
     holder of a port that is taken.
     """
     if given is not None:
-        return given, listener.bind(addresses, given)
+        return given, listener.bind(addresses, given, udp=udp)
     if target_port >= UNPRIVILEGED and target_port not in avoid:
         with contextlib.suppress(listener.PortTaken):
-            return target_port, listener.bind(addresses, target_port)
-    return listener.bind_chosen(addresses, listener.FORWARD_PORTS, avoid)
+            return target_port, listener.bind(addresses, target_port, udp=udp)
+    return listener.bind_chosen(addresses, listener.FORWARD_PORTS, avoid, udp=udp)

@@ -8,11 +8,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from kecs.agent.state import Entry
 from kecs.errors import ExitCode, KecsError
-from kecs.net.messages import Counters, Died, FromLoop, Query, Stats, ToLoop
+from kecs.net.messages import (
+    Counters,
+    Datagrams,
+    Died,
+    FromLoop,
+    HoldLimits,
+    Listen,
+    Query,
+    Stats,
+    ToLoop,
+)
 
 M = TypeVar("M")
 ANSWER = 3.0
@@ -39,6 +51,14 @@ def real_loop(on_message: Callable[[FromLoop], None]) -> Loop:
     from kecs.net.loop import RelayLoop
 
     return RelayLoop(on_message)
+
+
+def listen(entry: Entry, sockets: tuple[socket.socket, ...]) -> Listen:
+    """Return what the relay loop is told to serve a forward by these sockets."""
+    limits = HoldLimits(entry.hold_seconds, entry.hold_connections)
+    return Listen(
+        entry.id, sockets, limits, Datagrams(entry.idle_seconds) if entry.protocol == "udp" else None
+    )
 
 
 class Relay:

@@ -51,13 +51,16 @@ def condition(entry: Entry, task: EndpointTask) -> str:
     if task.last_status != "RUNNING" or not ports:
         return task.last_status
     if ports[0].ready:
+        if entry.protocol == "udp":
+            return "RUNNING, without a direct route (UDP has no tunnel)"
         return f"RUNNING, without a {'' if entry.route == 'auto' else entry.route + ' '}route"
     return f"RUNNING, not listening on {ports[0].container_port}"
 
 
 def ports_text(ports: Iterable[EndpointPort]) -> str:
-    """List the TCP ports: `80, 8080`."""
-    return ", ".join(map(str, sorted({port.container_port for port in ports if port.protocol == "tcp"})))
+    """List the ports: `80, 8080, 53/udp`."""
+    found = {(port.protocol, port.container_port) for port in ports}
+    return ", ".join(str(number) + ("/udp" if kind == "udp" else "") for kind, number in sorted(found))
 
 
 def is_leaving(task: EndpointTask) -> bool:

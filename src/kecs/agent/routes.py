@@ -52,7 +52,7 @@ def endpoints_of(
     rows: list[EndpointRow] = []
     for way in ways:
         route = way.route
-        if _by_a_node(way):
+        if route.by_node:
             if (anyone or alone) and entry.route != "tunnel":
                 nodes.setdefault((route.host or "", route.port, route.published), []).append(way)
         elif entry.route in ("auto", route.kind):
@@ -105,11 +105,6 @@ def _ways(entry: Entry, tasks: Iterable[EndpointTask]) -> Iterator[_Way]:
                         yield _Way(task.task_id, port, route)
 
 
-def _by_a_node(way: _Way) -> bool:
-    """Whether Kubernetes chooses behind this address: a task that can be dialled at all has no tunnel."""
-    return way.route.kind == "direct" and any(route.kind == "tunnel" for route in way.port.routes)
-
-
 def _endpoint(way: _Way) -> Endpoint:
     route = way.route
     if route.kind == "tunnel":
@@ -140,5 +135,5 @@ def _row(task: str | None, route: Route, behind: list[_Way]) -> EndpointRow:
         route=route,
         ready=ready or any(way.port.ready for way in behind),
         draining=not ready and any(way.port.draining for way in behind),
-        by_node=_by_a_node(behind[0]),
+        by_node=route.by_node,
     )

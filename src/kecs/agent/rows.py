@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -26,6 +27,9 @@ def row_of(
     error_of: Callable[[Endpoint], str | None],
 ) -> ForwardRow:
     """Return the row; `error_of` says how the last try on an endpoint failed."""
+    if entry.protocol == "udp" and state in (m.State.ENDED, m.State.FAILED):
+        # Without its socket it has no client, and the loop, which forgets such a forward, counts no more.
+        counted = replace(counted, open=0, by_endpoint=())
     route = _route(resolution, counted)
     if reason is None:
         reason = resolution.note
@@ -49,7 +53,9 @@ def row_of(
         endpoints=_endpoints(resolution, dict(counted.by_endpoint)),
         route=route,
         route_wanted=entry.route,
-        connections=Connections(open=counted.open, total=counted.total, held=counted.held),
+        connections=Connections(
+            open=counted.open, total=counted.total, held=counted.held, dropped=counted.dropped
+        ),
         bytes=Bytes(in_=counted.received, out=counted.sent),
         last_error=last_error,
         created_at=entry.created_at,

@@ -13,12 +13,13 @@ import socket
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from kecs.agent.audience import Audience, Tell
 from kecs.agent.history import History, moves
+from kecs.agent.relay import listen
 from kecs.agent.resolution import Resolution
 from kecs.agent.rows import row_of
 from kecs.agent.state import Entry
@@ -32,8 +33,6 @@ from kecs.net.messages import (
     Counters,
     Ended,
     Endpoint,
-    HoldLimits,
-    Listen,
     Opened,
     Refused,
     Snapshot,
@@ -125,6 +124,11 @@ class Runner:
         return self._resolution.endpoints if self._listening else ()
 
     @property
+    def counters(self) -> Counters:
+        """What was counted when the relay loop was asked last."""
+        return self._counters
+
+    @property
     def events(self) -> list[ForwardEvent]:
         """What happened to it since the agent began, as much as is kept; oldest first."""
         return list(self._history.events)
@@ -151,9 +155,8 @@ class Runner:
     def become(self, entry: Entry, changes: Sequence[str]) -> None:
         """Be `entry` from now on, on the same port; who calls it tells it what it leads to then."""
         self._history.note("state", f"changed: {', '.join(changes)}")
-        limits = entry.hold_seconds, entry.hold_connections
-        if self._listening and limits != (self.entry.hold_seconds, self.entry.hold_connections):
-            self._relay.send(Listen(self.id, (), HoldLimits(*limits)))
+        if self._listening and listen(entry, ()) != listen(self.entry, ()):
+            self._relay.send(listen(entry, ()))
         self.entry = entry
         if self.state is m.State.FAILED:  # its retries may be other ones now, and a person has asked
             self._cancel_timer()
@@ -162,10 +165,14 @@ class Runner:
         self._on_change(self)
 
     def leave_port(self, entry: Entry, addresses: Sequence[str]) -> None:
-        """Listen no more, and be `entry` from now on; open connections go on. `renew` comes next."""
+        """Listen no more, and be `entry` from now on; `renew` comes next.
+
+        Open connections go on, unless it becomes one of another protocol.
+        """
         self._cancel_timer()
-        if self._listening:
-            self._relay.send(Close(self.id, connections=False))
+        other = entry.protocol != self.entry.protocol
+        if self._listening or other:
+            self._relay.send(Close(self.id, connections=other))
         self._listening = False
         self._want_tunnels()
         self.entry, self.addresses = entry, list(addresses)
@@ -252,9 +259,8 @@ class Runner:
         text = f"{_short(message.endpoint)}: {message.error}" if message.endpoint else message.error
         self._refusals[message.endpoint] = message.error
         self._last_error = LastError(message=text, time=message.time)
-        self._history.note(
-            "refused", f"connect failed: {text}", level=logging.WARNING, endpoint=message.endpoint
-        )
+        what = "datagrams are lost" if self.entry.protocol == "udp" else "connect failed"
+        self._history.note("refused", f"{what}: {text}", level=logging.WARNING, endpoint=message.endpoint)
 
     def waiting(self, message: Waiting) -> None:
         """Take that connections are held, or no longer."""
@@ -267,26 +273,24 @@ class Runner:
 
     def opened(self, message: Opened) -> None:
         """Take that a connection was accepted (while somebody watches)."""
-        self._audience.tell(
-            ConnectionEvent(
-                type="opened", time=time.time(), forward=self.id, number=message.number, peer=message.peer
-            )
-        )
+        self._tell_of_a_connection("opened", number=message.number, peer=message.peer)
 
     def ended(self, message: Ended) -> None:
         """Take that a connection ended (while somebody watches)."""
-        self._audience.tell(
-            ConnectionEvent(
-                type="ended",
-                time=time.time(),
-                forward=self.id,
-                number=message.number,
-                why=message.why,
-                received=message.received,
-                sent=message.sent,
-                seconds=message.seconds,
-            )
+        self._tell_of_a_connection(
+            "ended",
+            number=message.number,
+            why=message.why,
+            received=message.received,
+            sent=message.sent,
+            seconds=message.seconds,
         )
+
+    def _tell_of_a_connection(self, what: str, **members: Any) -> None:
+        event = ConnectionEvent(
+            type=what, time=time.time(), forward=self.id, protocol=self.entry.protocol, **members
+        )
+        self._audience.tell(event)
 
     # What people see
 
@@ -326,7 +330,8 @@ class Runner:
 
     def _try_to_bind(self) -> None:
         try:
-            sockets = listener.bind(self.addresses, self.entry.local_port)
+            udp = self.entry.protocol == "udp"
+            sockets = listener.bind(self.addresses, self.entry.local_port, udp=udp)
         except KecsError as error:
             self._last_error = LastError(message=error.message, time=time.time())
             self.handle(m.BindFailed(error.message))
@@ -335,8 +340,7 @@ class Runner:
             self.handle(m.Bound())
 
     def _listen(self, sockets: tuple[socket.socket, ...]) -> None:
-        limits = HoldLimits(self.entry.hold_seconds, self.entry.hold_connections)
-        self._relay.send(Listen(self.id, sockets, limits))
+        self._relay.send(listen(self.entry, sockets))
         self._listening = True
         self._want_tunnels()
         if self._resolution.endpoints:

@@ -20,10 +20,12 @@ from kecs.errors import KecsError
 from kecs.forward.spec import (
     HOLD_CONNECTIONS,
     HOLD_SECONDS,
+    IDLE_SECONDS,
     AutoSpec,
     ForwardSpec,
     Notify,
     Probe,
+    Protocol,
     Retry,
     RouteChoice,
     Target,
@@ -59,12 +61,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     """None while only its name is known, since what has the port does not exist yet."""
     target_port_name: str | None = None
     """Set when the port was asked for by name: then the name decides, whatever its number becomes."""
-    protocol: Literal["tcp"] = "tcp"
+    protocol: Protocol = "tcp"
+    """Of the target port, and of the local one."""
     address: list[str] = []
     """As asked for; empty means loopback."""
     route: RouteChoice = "auto"
     hold_seconds: float = HOLD_SECONDS
     hold_connections: int = HOLD_CONNECTIONS
+    idle_seconds: float = IDLE_SECONDS
     auto_reconnect: bool = True
     """False: it ends with the first task that was chosen for it."""
     retry: Retry = Retry()
@@ -108,6 +112,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
         """The target port as people know it: its name when it was asked for by that."""
         return self.target_port_name or self.target_port or 0
 
+    @property
+    def port_text(self) -> str:
+        """The same in words: `80`, `http`, `53/udp`."""
+        return f"{self.port}/udp" if self.protocol == "udp" else str(self.port)
+
     @classmethod
     def of(cls, spec: ForwardSpec, **chosen: Any) -> Entry:
         """Return the entry of a forward that was asked for; `chosen` are the members that were decided.
@@ -121,6 +130,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
             route=spec.route,
             hold_seconds=spec.hold_seconds,
             hold_connections=spec.hold_connections,
+            idle_seconds=spec.idle_seconds,
             auto_reconnect=spec.auto_reconnect,
             retry=spec.retry,
             probe=spec.probe,
@@ -145,11 +155,13 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
             name=self.name,
             local_port=self.local_port,
             target_port=self.port,
+            protocol=self.protocol,
             address=self.address,
             auto_reconnect=self.auto_reconnect,
             route=self.route,
             hold_seconds=self.hold_seconds,
             hold_connections=self.hold_connections,
+            idle_seconds=self.idle_seconds,
             retry=self.retry,
             probe=self.probe,
             notify=self.notify,

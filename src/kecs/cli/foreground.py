@@ -60,7 +60,8 @@ def describe(event: ForwardRow | ConnectionEvent) -> str | None:
     if event.type == "state" and event.row is not None:
         why = f" ({out.clean(event.row.reason)})" if event.row.reason else ""
         return f"{clock}  {event.row.name}  {event.row.state}{why}"
-    text = f"{clock}  {event.forward}  connection {event.number} {event.type}"
+    what = "client" if event.protocol == "udp" else "connection"
+    text = f"{clock}  {event.forward}  {what} {event.number} {event.type}"
     if event.type == "opened":
         return f"{text} from {event.peer}" if event.peer else text
     amount = f", {out.size(event.received or 0)} in, {out.size(event.sent or 0)} out"

@@ -42,7 +42,10 @@ def status(session: Session, output: str | None) -> None:
         ("control plane", answer["controlplane"]),
         ("memory", out.size(answer["memory"])),
         ("up", out.ago(answer["startedAt"])),
+        ("metrics", answer.get("metrics")),
     ):
+        if text is None:
+            continue
         out.line(f"{name:<14} {text}")
 
 
@@ -55,7 +58,7 @@ def stop(session: Session) -> None:
     """
     from kecs.client import instance, launch
 
-    instance.change(session.paths, lambda was: _with(was, "stopped"))
+    instance.change(session.paths, lambda was: _with(was, "stopped", was.metrics_address))
     if launch.stop_agent(session.paths):
         session.note("the agent is stopped")
     else:
@@ -63,17 +66,30 @@ def stop(session: Session) -> None:
 
 
 @command("restart")
+@click.option(
+    "--metrics-address",
+    metavar="ADDR:PORT",
+    help="Where it serves metrics for Prometheus from now on, or `off`. The choice is kept.",
+)
 @pass_session
-def restart(session: Session) -> None:
+def restart(session: Session, metrics_address: str | None) -> None:
     """Start the agent anew, or for the first time; its forwards are back on the same ports."""
     from kecs.client import instance, launch
+    from kecs.client.agent import AgentClient
+    from kecs.client.metrics_address import wanted
 
     paths = session.paths
+    wanted(metrics_address, None)
     launch.require_running(paths)
-    instance.change(paths, lambda was: _with(was, "running"))
+    instance.change(paths, lambda was: _with(was, "running", wanted(metrics_address, was.metrics_address)))
     launch.ensure_controlplane(paths, session.note)
     launch.restart_agent(paths)
-    session.note("the agent runs")
+    with AgentClient(paths) as agent:
+        answer = agent.ask("agent.status")
+    for warning in answer.get("warnings", ()):
+        session.warn(warning)
+    served = answer.get("metrics")
+    session.note(f"the agent runs; metrics: {served}" if served else "the agent runs")
 
 
 @command("logs")
@@ -96,7 +112,7 @@ def _why(session: Session, instance: Instance) -> str:
     return f"`kecs port-forward start` starts it, and so does {session.command('port-forward agent restart')}"
 
 
-def _with(instance: Instance, agent: Desired) -> Instance:
+def _with(instance: Instance, agent: Desired, metrics_address: str | None) -> Instance:
     import msgspec
 
-    return msgspec.structs.replace(instance, agent=agent)
+    return msgspec.structs.replace(instance, agent=agent, metrics_address=metrics_address)

@@ -51,12 +51,13 @@ def _with(function: Callable[..., Any], options: tuple[Callable[..., Any], ...])
 
 _START = (
     click.argument("target", metavar="TARGET", shell_complete=complete.targets),
-    click.argument("ports", nargs=-1, metavar="[[LOCAL]:TARGET]..."),
+    click.argument("ports", nargs=-1, metavar="[[LOCAL]:TARGET[/udp]]..."),
     click.option("--local-port", metavar="PORT", help="Local port; without it one is chosen."),
     click.option(
         "--target-port",
-        metavar="PORT|NAME",
-        help="Container port, or the name of its port mapping; needed where there are several.",
+        metavar="PORT|NAME[/udp]",
+        help="Container port, or the name of its port mapping; needed where there are several. `53/udp` says "
+        "UDP, where TCP has that port too.",
     ),
     click.option("--name", metavar="NAME", help="Name of the forward; default: by its target."),
     click.option(
@@ -99,6 +100,11 @@ _PROMISES = (
         "--hold",
         metavar="KEY=VALUE,...",
         help="How long and how many new connections wait for a ready task: `seconds=30,connections=1024`.",
+    ),
+    click.option(
+        "--idle",
+        metavar="SECONDS",
+        help="UDP only: forget a client that was silent for so long; default: 60.",
     ),
     click.option(
         "--retry",

@@ -37,8 +37,8 @@ def chosen(row: Row) -> str:
 
 
 def url(row: Row) -> str:
-    """Return where a browser or curl finds the forward."""
-    return f"http://{local(row)}"
+    """Return where a browser or curl finds the forward; one of UDP is no web server."""
+    return f"{'udp' if _is_udp(row) else 'http'}://{local(row)}"
 
 
 def published(row: Row) -> str:
@@ -47,7 +47,7 @@ def published(row: Row) -> str:
 
 
 def local(row: Row) -> str:
-    """Return where the forward listens: `127.0.0.1:8080`."""
+    """Return where the forward listens: `127.0.0.1:8080`. Of UDP its target tells."""
     return host_port(row["address"], row["localPort"])
 
 
@@ -58,18 +58,23 @@ def host_port(addresses: list[str], port: int) -> str:
 
 
 def target(row: Row) -> str:
-    """Return what the forward leads to: `prod/web:80`, `prod/0123abcd:80`, `prod/Env=dev,Part=worker:80`."""
+    """Return what it leads to: `prod/web:80`, `prod/0123abcd:53/udp`, `prod/Env=dev,Part=worker:80`."""
     tags = ",".join(f"{key}={value}" for key, value in row["tags"].items())
     what = row["service"] or tags or (row["taskId"] or "*")[:8]
-    return out.clean(f"{row['cluster']}/{what}:{row['targetPort']}")
+    protocol = "/udp" if _is_udp(row) else ""
+    return out.clean(f"{row['cluster']}/{what}:{row['targetPort']}{protocol}")
+
+
+def _is_udp(row: Row) -> bool:
+    return row.get("protocol") == "udp"
 
 
 def by_name(row: Row, here: str, port: int) -> str | None:
-    """Return where a service answers by its name on the one `port` of names; None for a task.
+    """Return where a service answers by its name on the one `port` of names; None for a task, and for UDP.
 
     `here` is the region of the instance.
     """
-    if row["service"] is None:
+    if row["service"] is None or _is_udp(row):
         return None
     from kecs.client import names
 

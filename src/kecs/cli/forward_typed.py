@@ -34,6 +34,7 @@ def specs(
     strict: bool = False,
     auto_reconnect: bool = True,
     hold: str | None = None,
+    idle: str | None = None,
     retry: str | None = None,
     probe: str | None = None,
     notify: tuple[str, ...] = (),
@@ -71,14 +72,15 @@ def specs(
         pairs = [spec.parse_ports(pair) for pair in ports] or [
             spec.Ports(
                 spec.parse_local_port(local_port) if local_port is not None else None,
-                spec.parse_target_port(target_port) if target_port is not None else None,
+                *(spec.parse_port_and_protocol(target_port) if target_port is not None else (None, None)),
             )
         ]
     except spec.TargetSyntaxError as error:
         raise targets.syntax_error(error) from error
-    locals_ = [pair.local for pair in pairs if pair.local is not None]
+    # TCP and UDP of one number are two ports; where no protocol was said, both may be meant.
+    locals_ = [(pair.local, pair.protocol) for pair in pairs if pair.local is not None]
     if twice := next((port for port in locals_ if locals_.count(port) > 1), None):
-        raise KecsError(f"the local port {twice} is given twice", "give each its own", ExitCode.USAGE)
+        raise KecsError(f"the local port {twice[0]} is given twice", "give each its own", ExitCode.USAGE)
     if strict and not tags:
         raise KecsError(
             "`--strict` is about tags, and there is none",
@@ -91,6 +93,7 @@ def specs(
             name=name,
             local_port=pair.local,
             target_port=pair.target,
+            protocol=pair.protocol,
             address=listen,
             route=route,
             auto_reconnect=auto_reconnect,
@@ -100,6 +103,7 @@ def specs(
             notify=read_notify(notify),
             publish=host_port,
             **read_hold(hold),
+            **read_idle(idle),
         )
         for pair in pairs
     ]
@@ -149,6 +153,20 @@ def read_hold(text: str | None) -> dict[str, Any]:
         values["connections"] = _whole("--hold", "connections", values["connections"])
     found = _checked("--hold", values, Hold)
     return {"hold_seconds": found.seconds, "hold_connections": found.connections}
+
+
+def read_idle(text: str | None) -> dict[str, Any]:
+    """Parse `--idle` into a member of a `ForwardSpec`. Raises a usage error."""
+    if text is None:
+        return {}
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86400:
+        what = f"`--idle {text}` is no number of seconds from 1 to 86400"
+        raise KecsError(what, "give one: `--idle 30`", ExitCode.USAGE)
+    return {"idle_seconds": seconds}
 
 
 def read_probe(text: str | None) -> Probe | None:

@@ -87,7 +87,7 @@ def join(answer: Ps, rows: list[dict[str, Any]]) -> Ps:
 
     replace = msgspec.structs.replace
     services = [
-        replace(one, forwards=[local(row) for row in rows if _is_of(row, one)]) for one in answer.services
+        replace(one, forwards=[_listed(row) for row in rows if _is_of(row, one)]) for one in answer.services
     ]
     tasks = [
         replace(task, ports=[replace(port, forward=_forward_to(task, port, rows)) for port in task.ports])
@@ -101,6 +101,10 @@ def local(row: dict[str, Any]) -> str:
     from kecs.cli.forward_row import host_port
 
     return host_port(row["address"], row["localPort"])
+
+
+def _listed(row: dict[str, Any]) -> str:
+    return local(row) + ("/udp" if row.get("protocol") == "udp" else "")
 
 
 def print_services(answer: Ps, *, wide: bool) -> None:

@@ -91,6 +91,11 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
     "The choice is kept.",
 )
 @click.option(
+    "--metrics-address",
+    metavar="ADDR:PORT",
+    help="Where the agent serves metrics for Prometheus, or `off`. The choice is kept. Default: off.",
+)
+@click.option(
     "--region",
     metavar="REGION",
     help="Region of the instance, chosen once. Default: $AWS_REGION, $AWS_DEFAULT_REGION, else us-east-1.",
@@ -112,6 +117,7 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
     check_runtime(wishes["runtime"])
     check_region(wishes["region"])
     check_runtime(session.settings.runtime)
+    check_metrics_address(wishes["metrics_address"])
     from kecs import settings
     from kecs.client import lifetime
     from kecs.client.wishes import Wishes
@@ -152,6 +158,14 @@ def check_runtime(runtime: str | None) -> None:
     if runtime is not None and runtime not in RUNTIMES:
         built = ", ".join(f"`{name}`" for name in RUNTIMES)
         raise KecsError(f"the runtime `{runtime}` is not built", f"built so far: {built}", ExitCode.USAGE)
+
+
+def check_metrics_address(text: str | None) -> None:
+    """Raise a usage error for what is no address and port."""
+    if text is not None:
+        from kecs.client import metrics_address
+
+        metrics_address.wanted(text, None)
 
 
 def check_region(region: str | None) -> None:

@@ -121,7 +121,7 @@ class PsService(Message, frozen=True, kw_only=True):
     rollout_state: str
     deployments: int
     forwards: list[str] = []
-    """`127.0.0.1:PORT` of each forward that reaches it; filled in by the command line."""
+    """`127.0.0.1:PORT` of each forward that reaches it (`…/udp` for UDP); filled in by the command line."""
     url: str | None = None
     """By its name, while the agent serves names; filled in by the command line."""
 

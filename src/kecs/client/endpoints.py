@@ -24,6 +24,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     proves nothing."""
     unpublished: str | None = None
     """Of a tunnel, on a cluster that has published ports: why none of them leads to this port."""
+    by_node: bool = False
+    """The address is a node's, with a node port: behind it Kubernetes chooses the task."""
 
 
 class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

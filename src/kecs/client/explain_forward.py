@@ -17,6 +17,7 @@ from kecs.client.admin_types import Explain, ExplainEvent
 from kecs.errors import ExitCode, KecsError
 from kecs.forward.machine import GIVEN_UP
 
+_HERE = frozenset({"127.0.0.1", "::1"})
 _STOPPED = re.compile(r"(task [0-9a-f]{8}) is STOPPED")
 
 
@@ -35,6 +36,7 @@ class Forward:
     address: str = "127.0.0.1"
     local_port: int
     target_port: int | str | None = None
+    protocol: str = "tcp"
     auto_reconnect: bool = True
     owner: str | None = None
     state: str | None = None
@@ -45,6 +47,8 @@ class Forward:
     """Id of the task that new connections go to, of those that match its tags."""
     endpoints: tuple[str, ...] = ()
     """Ids of the tasks that it leads to now."""
+    hosts: tuple[str, ...] = ()
+    """To where it goes directly."""
     failing: Mapping[str, str] = field(default_factory=dict)
     """Id of a task that its probe took out of the balance -> what it answered."""
     publish: int | None = None
@@ -52,6 +56,12 @@ class Forward:
     refused: str | None = None
     """How the last connect failed that did."""
     refused_at: float = 0.0
+    received: int = 0
+    """Bytes that clients sent, as far as an endpoint took them."""
+    sent: int = 0
+    """Bytes that they got."""
+    dropped: int = 0
+    """Datagrams that nobody took."""
     created_at: float = 0.0
 
     @property
@@ -59,13 +69,23 @@ class Forward:
         """`prod/web:80`, `prod/0123abcd:80`, or the tags instead."""
         words = ",".join(f"{key}={value}" for key, value in self.tags.items())
         where = self.service or words or (self.task_id or "")[:8]
-        return f"{self.cluster}/{where}" + (f":{self.target_port}" if self.target_port else "")
+        return f"{self.cluster}/{where}" + (f":{self.port}" if self.target_port else "")
+
+    @property
+    def port(self) -> str:
+        """The target port as it is written: `80`, `http`, `53/udp`."""
+        return f"{self.target_port}/udp" if self.is_udp else f"{self.target_port}"
+
+    @property
+    def is_udp(self) -> bool:
+        """Whether it carries datagrams."""
+        return self.protocol == "udp"
 
     @property
     def url(self) -> str:
         """Where a client connects."""
         host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"http://{host}:{self.local_port}"
+        return f"{'udp' if self.is_udp else 'http'}://{host}:{self.local_port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +135,7 @@ def forward(row: Mapping[str, Any]) -> Forward:
         address="127.0.0.1" if addresses[0] == "0.0.0.0" else addresses[0],  # noqa: S104 - nothing is bound here
         local_port=row["localPort"],
         target_port=row.get("targetPort") or row.get("targetPortName"),
+        protocol=row.get("protocol", "tcp"),
         auto_reconnect=row.get("autoReconnect", True),
         owner=row.get("owner"),
         state=row.get("state") or ("ENDED" if ended else None),
@@ -122,6 +143,9 @@ def forward(row: Mapping[str, Any]) -> Forward:
         matched=row.get("matched"),
         chosen=(row.get("chosen") or {}).get("taskId"),
         endpoints=tuple(one["taskId"] for one in row.get("endpoints") or [] if one.get("taskId")),
+        hosts=tuple(
+            one["route"]["host"] for one in row.get("endpoints") or [] if one.get("route", {}).get("host")
+        ),
         failing={
             one["taskId"]: one["failing"]
             for one in row.get("endpoints") or []
@@ -130,6 +154,9 @@ def forward(row: Mapping[str, Any]) -> Forward:
         publish=row.get("publish"),
         refused=error.get("message"),
         refused_at=error.get("time", 0.0),
+        received=(row.get("bytes") or {}).get("in", 0),
+        sent=(row.get("bytes") or {}).get("out", 0),
+        dropped=(row.get("connections") or {}).get("dropped", 0),
         created_at=row.get("createdAt", 0.0),
     )
 
@@ -167,9 +194,11 @@ def standing(it: Forward) -> str:
         case None:
             return "does not listen, since the agent does not run"
         case "WAITING":
-            return f"is WAITING, so new connections are held{because}"
+            so = "datagrams are dropped" if it.is_udp else "new connections are held"
+            return f"is WAITING, so {so}{because}"
         case "FAILED":
-            return f"is FAILED, so nothing listens for it on port {it.local_port}{because}"
+            port = f"UDP port {it.local_port}" if it.is_udp else f"port {it.local_port}"
+            return f"is FAILED, so nothing listens for it on {port}{because}"
         case "ENDED":
             return f"is ENDED and does not listen any more{because}"
         case state:
@@ -192,7 +221,12 @@ def _facts(it: Forward, around: Surroundings) -> Iterator[str]:
         yield f"task {task[:8]} gets no connections, since it fails its probe: {answered}"
     if it.refused and it.state != "FAILED":
         at = time.strftime("%H:%M:%S", time.localtime(it.refused_at))
-        yield f"the last connect that failed, at {at}: {it.refused}"
+        what = "datagrams were lost last" if it.is_udp else "the last connect that failed,"
+        yield f"{what} at {at}: {it.refused}"
+    if it.dropped:
+        yield f"{it.dropped} datagrams were dropped, since nobody took them"
+    if _is_never_answered(it):
+        yield f"{it.received} bytes went to it, and none came back"
     if around.publication is not None:
         yield _published(it, around.publication)
     if around.target is not None:
@@ -228,7 +262,10 @@ def _advice(it: Forward, around: Surroundings) -> Iterator[str]:
         case "ENDED":
             yield _again(it)
         case "ACTIVE" if around.controlplane is None:
-            yield f"it serves: connect to {it.url}"
+            if _is_never_answered(it):
+                yield from _for_no_answer(it)
+            else:
+                yield f"it serves: {'send' if it.is_udp else 'connect'} to {it.url}"
             return
     if around.missing is not None and it.service is not None:
         yield (
@@ -244,6 +281,21 @@ def _advice(it: Forward, around: Surroundings) -> Iterator[str]:
         yield (
             "it serves by itself as soon as a task is ready; if it is of no use any more: "
             f"`kecs port-forward stop {it.name}`"
+        )
+
+
+def _is_never_answered(it: Forward) -> bool:
+    return it.is_udp and bool(it.received) and not it.sent
+
+
+def _for_no_answer(it: Forward) -> Iterator[str]:
+    name = f"{it.cluster}/{it.service or (it.task_id or it.chosen or '')[:8]}"
+    yield f"see that the task listens on UDP port {it.target_port}: `kecs logs {name}`"
+    if any(host not in _HERE for host in it.hosts):
+        some = ", ".join(sorted(set(it.hosts) - _HERE)[:3])
+        yield (
+            f"see that this machine reaches the cluster's nodes by UDP ({some}): a UDP port has no tunnel, "
+            "and a firewall that drops says nothing"
         )
 
 
@@ -279,7 +331,7 @@ def _start(it: Forward, local_port: int | str = "") -> str:
     """Return what `kecs port-forward start` is to be told for the same target."""
     port = f" --local-port {local_port}" if local_port else ""
     if it.target_port:
-        port = f" {local_port}:{it.target_port}"  # a pair: `--local-port` beside one is refused
+        port = f" {local_port}:{it.port}"  # a pair: `--local-port` beside one is refused
     pinned = "" if it.auto_reconnect else " --no-auto-reconnect"
     if it.tags:
         tags = "".join(f" --tag {shlex.quote(f'{key}={value}')}" for key, value in it.tags.items())

@@ -89,6 +89,8 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """`FIRST-LAST`: where node ports are taken from; None: from the range that Kubernetes has by default."""
     published: str | None = None
     """`FIRST-LAST`: those node ports that answer on 127.0.0.1 under the same number; None: there are none."""
+    metrics_address: str | None = None
+    """`ADDR:PORT` on which the agent serves its metrics; None: nowhere."""
     created_at: float
 
 

@@ -11,6 +11,8 @@ from kecs.paths import InstancePaths, instances
 
 _MEMBERS = frozenset({"apiPort", "balancerApiPort", "localPort", "publish"})
 """The members of `instance.yaml` and of the agent's `config.yaml` that name a port."""
+_ADDRESS = "metricsAddress"
+"""The one that names an address and a port."""
 
 
 def named_ports(home: Path, except_instance: str | None) -> set[int]:
@@ -42,6 +44,10 @@ def _ports_in(document: Any) -> Iterator[int]:
         for key, value in document.items():
             if key in _MEMBERS and isinstance(value, int) and 0 < value < 65536:
                 yield value
+            elif key == _ADDRESS and isinstance(value, str):
+                port = value.rpartition(":")[2]
+                if port.isascii() and port.isdigit():
+                    yield int(port)
             else:
                 yield from _ports_in(value)
     elif isinstance(document, list):

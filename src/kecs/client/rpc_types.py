@@ -46,14 +46,18 @@ class AgentStatus(Message, frozen=True, kw_only=True):
     """What the person should know, e.g. that an unreadable file was moved aside."""
     names_port: int | None = None
     """The one port on which services answer by name; null when it is not open."""
+    metrics: str | None = None
+    """Where Prometheus reads the agent's metrics; null while they are not served."""
 
 
 class Connections(Message, frozen=True, kw_only=True):
-    """Connections of a forward: open now, in all, held now."""
+    """Connections of a forward, or the clients of a UDP forward: open now, in all, held now."""
 
     open: int = 0
     total: int = 0
     held: int = 0
+    dropped: int = 0
+    """Datagrams that nobody took; UDP only."""
 
 
 class Bytes(Message, frozen=True, kw_only=True):
@@ -182,12 +186,14 @@ class GetRequest(Message, frozen=True, kw_only=True):
 
 
 class ConnectionEvent(Message, frozen=True, kw_only=True):
-    """A line that `forward.watch` streams, for `--foreground`: a connection or a change of state."""
+    """A line that `forward.watch` streams, for `--foreground`: a connection (of UDP, a client) or a state."""
 
     type: str
     """`opened`, `ended` or `state`."""
     time: float
     forward: str
+    protocol: str | None = None
+    """Of a connection."""
     number: int | None = None
     peer: str | None = None
     why: str | None = None

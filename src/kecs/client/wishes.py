@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from kecs.client import choice
+from kecs.client import choice, metrics_address
 from kecs.client.choice import Chosen
 from kecs.client.instance import Desired, ImportImages, Instance, K3d, Kubernetes
 from kecs.errors import ExitCode, KecsError
@@ -47,6 +47,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     k3s_args: tuple[str, ...] | None = None
     registries: tuple[str, ...] | None = None
     import_images: ImportImages | None = None
+    metrics_address: str | None = None
+    """`ADDR:PORT`, or `off`."""
     knobs: dict[str, float] = {}
     environment: Mapping[str, str]
     """The caller's environment, whole."""
@@ -88,6 +90,7 @@ def created(
         k3d=k3d,
         node_ports=wishes.node_ports if k3d is None else None,
         published=published,
+        metrics_address=metrics_address.wanted(wishes.metrics_address, None),
         created_at=time.time(),
     )
 
@@ -112,6 +115,7 @@ def changed(paths: InstancePaths, before: Instance, wishes: Wishes) -> Instance:
         knobs=wishes.knobs,
         k3d=k3d,
         node_ports=before.node_ports if k3d is not None else wishes.node_ports or before.node_ports,
+        metrics_address=metrics_address.wanted(wishes.metrics_address, before.metrics_address),
     )
 
 
@@ -120,10 +124,13 @@ def check(paths: InstancePaths, before: Instance, wishes: Wishes) -> None:
     running = before.desired == "running"
     chosen, k3d = before.kubernetes if before.k3d is None else None, before.k3d
     runtime = None if wishes.runtime == choice.AUTO else wishes.runtime
+    off = metrics_address.OFF
+    metrics = metrics_address.wanted(wishes.metrics_address, before.metrics_address)
     while_running: list[tuple[str, object, object]] = [
         ("port", (wishes.port or None) if before.api_port else None, before.api_port),
         ("require-key", wishes.require_key, before.require_key),
         ("node-ports", wishes.node_ports if k3d is None else None, before.node_ports),
+        ("metrics-address", metrics or off, before.metrics_address or off),
         ("import", wishes.import_images, k3d.import_images if k3d is not None else None),
     ]
     for what, wish, is_now in (
@@ -171,7 +178,9 @@ def _full(path: str | None) -> str | None:
 def _conflict(
     paths: InstancePaths, what: str, wish: object, is_now: object, *, for_ever: bool = False
 ) -> KecsError:
-    if what in _WHILE_STOPPED or (what == "node-ports" and not for_ever):
+    if what == "metrics-address":
+        hint = f"while it runs: `kecs port-forward agent restart --metrics-address {wish}`"
+    elif what in _WHILE_STOPPED or (what == "node-ports" and not for_ever):
         hint = "stop it first: `kecs stop`"
     else:
         hint = f"the {what} was chosen at the first start; for another: `kecs start --instance NAME`"

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import hmac
 import os
-import re
 import socket
 import sys
 from collections.abc import Mapping
 from typing import Any
 
 from kecs import procnet
+from kecs.client import web_pages
 from kecs.client.instance import Instance
 from kecs.net import unix
 from kecs.wire.awsjson import AwsJsonError
 
 Address = tuple[str, int]
 
-_OWN_HOST = re.compile(r"(?:(?:[a-z0-9-]+\.)*localhost|127\.0\.0\.1|\[::1\])(?::[0-9]{1,5})?")
-"""Names that lead nowhere but to this machine, so that no foreign page can have one: RFC 6761, 6.3
-says so of `localhost` and every name below it."""
 _ROOT = 0
 
 
@@ -70,11 +67,11 @@ class Doors:
 
     def refuse_web_pages(self, headers: Mapping[str, str]) -> None:
         """Refuse a foreign Host and any Origin; `headers` have lower-case names."""
-        host = headers.get("host", "").lower()
-        if not _OWN_HOST.fullmatch(host):
-            raise _denied(f"The Host `{host[:100]}` is not this machine: use localhost, 127.0.0.1 or [::1].")
-        if "origin" in headers:
-            raise _denied("Requests of web pages (with an Origin) are refused.")
+        refused = web_pages.host_refused(headers.get("host", ""))
+        if refused is None and "origin" in headers:
+            refused = web_pages.ORIGIN_REFUSED
+        if refused is not None:
+            raise _denied(refused)
 
     def refuse_other_users(self, peer: Peer) -> None:
         """Refuse a peer that is known to be another user's."""

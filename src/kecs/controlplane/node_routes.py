@@ -44,13 +44,17 @@ def node_routes(rows: Iterable[NodePort], nodes: Collection[Node], traits: Runti
         port = (row.container_port, row.protocol)
         if row.applied:
             numbers[port] = row.port
-            routes[port] = [Route(kind="direct", host=address, port=row.port) for address in addresses]
+            routes[port] = [
+                Route(kind="direct", host=address, port=row.port, by_node=True) for address in addresses
+            ]
         if traits.published is None or row.protocol != "tcp":
             continue
         if why := why_unpublished(row, nodes, traits):
             unpublished[port] = why
         else:
-            routes[port].append(Route(kind="direct", host=PUBLISHED_AT, port=row.port, published=True))
+            routes[port].append(
+                Route(kind="direct", host=PUBLISHED_AT, port=row.port, by_node=True, published=True)
+            )
     return NodeRoutes(routes, numbers, unpublished)
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from kecs.forward import addresses
 from kecs.forward.changes import Change, changes
-from kecs.forward.spec import AutoSpec, ForwardSpec
+from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, IDLE_SECONDS, AutoSpec, ForwardSpec, Protocol
 
 Sign = Literal["+", "~", "=", "-"]
 
@@ -60,7 +60,7 @@ class Step:
         """Tell whether its listener must be opened, or opened anew."""
         if self.sign == "+" or (self.existing is not None and self.existing.ended is not None):
             return self.sign in ("+", "~")
-        return any(change.key in ("localPort", "address") for change in self.changes)
+        return any(change.key in ("localPort", "address", "protocol") for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,15 +149,17 @@ def _keep_auto(one: Existing, auto: AutoSpec) -> Step:
 
 
 def auto_options(spec: ForwardSpec, auto: AutoSpec) -> ForwardSpec:
-    """Return `spec` with the options of `auto`."""
+    """Return `spec` with the options of `auto`, as far as its protocol has them."""
+    tcp = spec.protocol != "udp"
     return msgspec.structs.replace(
         spec,
         address=auto.address,
         route=auto.route,
-        hold_seconds=auto.hold_seconds,
-        hold_connections=auto.hold_connections,
+        hold_seconds=auto.hold_seconds if tcp else HOLD_SECONDS,
+        hold_connections=auto.hold_connections if tcp else HOLD_CONNECTIONS,
+        idle_seconds=IDLE_SECONDS if tcp else auto.idle_seconds,
         retry=auto.retry,
-        probe=auto.probe,
+        probe=auto.probe if tcp else None,
         notify=auto.notify,
     )
 
@@ -170,8 +172,8 @@ class _Taken:
     """Names and ports as they would be, each with who has it."""
 
     names: dict[str, str] = field(default_factory=dict)
-    ports: dict[int, list[tuple[Sequence[str], str, str]]] = field(default_factory=dict)
-    """Port -> addresses, forward, who has it; local ones and published ones."""
+    ports: dict[tuple[int, Protocol], list[tuple[Sequence[str], str, str]]] = field(default_factory=dict)
+    """Port and protocol -> addresses, forward, who has it; local ones and published ones."""
 
 
 def _conflicts(steps: Sequence[Step], others: Sequence[Existing]) -> Iterator[Conflict]:
@@ -199,7 +201,7 @@ def _in_the_way(step: Step, taken: _Taken) -> Iterator[Conflict]:
         for given, name, who in taken.ports.get(port, []):
             if name != step.name and addresses.collide(given, where):
                 yield Conflict(
-                    f"port {port} of `{step.name}` belongs to the forward `{name}` {_of(who)}",
+                    f"port {port[0]} of `{step.name}` belongs to the forward `{name}` {_of(who)}",
                     f"choose another `{key}` in the file, or {stop.format(name)}",
                 )
                 break
@@ -211,12 +213,12 @@ def _in_the_way(step: Step, taken: _Taken) -> Iterator[Conflict]:
         )
 
 
-def _ports(spec: ForwardSpec) -> Iterator[tuple[str, int, Sequence[str]]]:
+def _ports(spec: ForwardSpec) -> Iterator[tuple[str, tuple[int, Protocol], Sequence[str]]]:
     """Yield the ports that are listened on for a forward: by the agent, and by Docker."""
     if spec.local_port is not None:
-        yield "localPort", spec.local_port, spec.address
+        yield "localPort", (spec.local_port, spec.protocol or "tcp"), spec.address
     if spec.publish is not None:
-        yield "publish", spec.publish, addresses.PUBLISHED
+        yield "publish", (spec.publish, "tcp"), addresses.PUBLISHED
 
 
 def _ports_of(taken: _Taken, spec: ForwardSpec, name: str, who: str, *, listens: bool = True) -> None:

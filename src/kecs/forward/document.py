@@ -12,7 +12,16 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, MAX_PORT, Notify, Probe, Retry, RouteChoice
+from kecs.forward.spec import (
+    HOLD_CONNECTIONS,
+    HOLD_SECONDS,
+    MAX_PORT,
+    Notify,
+    Probe,
+    Protocol,
+    Retry,
+    RouteChoice,
+)
 
 _NAME_OF_ECS = "1 to 255 letters, digits, `_` and `-`"
 Port = Annotated[int, Meta(ge=1, le=MAX_PORT, extra={"words": f"a port from 1 to {MAX_PORT}"})]
@@ -52,6 +61,9 @@ Address = Annotated[
 ]
 
 
+Idle = Annotated[float, Meta(ge=1, le=86400)]
+
+
 class Hold(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """How new connections wait while no task is ready."""
 
@@ -76,6 +88,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Which task takes a new connection: the one with the fewest open. There is no other way yet."""
     hold: Hold | UnsetType = UNSET
     """How new connections wait while no task is ready."""
+    idle: Idle | UnsetType = UNSET
+    """Seconds after which a UDP client that is silent is forgotten; 60 by default."""
     retry: Retry | UnsetType = UNSET
     """When the local port is taken: how it is tried again."""
     route: RouteChoice | UnsetType = UNSET
@@ -112,6 +126,9 @@ class Forward(Options, frozen=True, kw_only=True, rename="camel"):
     """Port of 127.0.0.1 on k3d's load balancer too, for a service: Docker holds it, KECS runs or not."""
     target_port: Port | PortName
     """Container port, or the name of its port mapping."""
+    protocol: Protocol | UnsetType = UNSET
+    """Of the port, `tcp` by default. A UDP forward has no `probe` and holds nothing: datagrams that no task
+    takes are dropped, and counted."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

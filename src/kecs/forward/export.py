@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from kecs.forward.document import Hold
-from kecs.forward.spec import ForwardSpec, Retry
+from kecs.forward.spec import IDLE_SECONDS, ForwardSpec, Retry
 
 _HEAD = (
     "# Written by `kecs port-forward export`; `kecs port-forward run --config FILE` starts what it defines.\n"
@@ -49,10 +49,12 @@ def _forward(spec: ForwardSpec, region: str) -> dict[str, Any]:
         "localPort": spec.local_port,
         "targetPort": spec.target_port,
         "publish": spec.publish,
+        "protocol": spec.protocol if spec.protocol != "tcp" else None,
         "autoReconnect": None if spec.auto_reconnect else False,
         "address": spec.address or None,
         "route": spec.route if spec.route != "auto" else None,
         "hold": _other_than(hold, Hold()),
+        "idle": spec.idle_seconds if spec.idle_seconds != IDLE_SECONDS else None,
         "retry": _other_than(spec.retry, Retry()),
         "probe": msgspec.to_builtins(spec.probe),
         "notify": msgspec.to_builtins(spec.notify) or None,

@@ -18,7 +18,17 @@ from msgspec import UnsetType
 from kecs.forward import addresses
 from kecs.forward.document import Document, Forward, Hold, Options
 from kecs.forward.nodes import Malformed, Path, Place, Problem, Reader, compose
-from kecs.forward.spec import DEFAULT_CLUSTER, AutoSpec, ForwardSpec, Notify, Probe, Retry, Target
+from kecs.forward.spec import (
+    DEFAULT_CLUSTER,
+    IDLE_SECONDS,
+    AutoSpec,
+    ForwardSpec,
+    Notify,
+    Probe,
+    Protocol,
+    Retry,
+    Target,
+)
 
 T = TypeVar("T")
 _TOGETHER = ("hold", "retry", "probe", "notify")
@@ -112,6 +122,7 @@ def _check(reader: Reader, document: Mapping[str, Any]) -> None:
     for path, forward in _forwards(document):
         _check_addresses(reader, path, forward)
         _check_target(reader, path, forward)
+        _check_protocol(reader, path, forward, document)
     _check_names(reader, document)
     _check_ports(reader, document)
     _check_published(reader, document)
@@ -155,6 +166,26 @@ def _check_target(reader: Reader, path: Path, forward: Mapping[str, Any]) -> Non
         reader.complain((*path, "strict"), "`strict` is for a forward with `tags`", at_key=True)
 
 
+def _check_protocol(
+    reader: Reader, path: Path, forward: Mapping[str, Any], document: Mapping[str, Any]
+) -> None:
+    """See that a forward says nothing that its protocol has not; of the defaults it takes what it can."""
+    if _protocol(forward) == "tcp":
+        if "idle" in forward:
+            message = "`idle` is for a forward of `protocol: udp`: a connection ends by itself"
+            reader.complain((*path, "idle"), message, at_key=True)
+        return
+    for key, why in (("probe", "a probe connects by TCP"), ("hold", "UDP has no connections to hold")):
+        if forward.get(key) is not None:
+            reader.complain((*path, key), f"a forward of `protocol: udp` has no `{key}`: {why}", at_key=True)
+    if _merged(document.get("defaults", {}), forward).get("route") == "tunnel":
+        reader.complain((*path, "route"), "a tunnel carries TCP only: a forward of UDP is `direct`")
+
+
+def _protocol(forward: Mapping[str, Any]) -> Protocol:
+    return "udp" if forward.get("protocol") == "udp" else "tcp"
+
+
 def _check_names(reader: Reader, document: Mapping[str, Any]) -> None:
     first: dict[str, Path] = {}
     for path, forward in _forwards(document):
@@ -167,20 +198,21 @@ def _check_names(reader: Reader, document: Mapping[str, Any]) -> None:
 
 
 def _check_ports(reader: Reader, document: Mapping[str, Any]) -> None:
-    """See that no two forwards want one port on one address."""
-    first: dict[int, list[tuple[Path, list[str]]]] = {}
+    """See that no two forwards of one protocol want one port on one address."""
+    first: dict[tuple[int, Protocol], list[tuple[Path, list[str]]]] = {}
     for path, forward in _forwards(document):
         if (port := forward.get("localPort")) is None:
             continue
         given = _merged(document.get("defaults", {}), forward).get("address", [])
         listens_on = [given] if isinstance(given, str) else given
-        for other, taken in first.get(port, []):
+        key = (port, _protocol(forward))
+        for other, taken in first.get(key, []):
             if addresses.collide(listens_on, taken):
                 line = reader.places[(*other, "localPort")].line
                 message = f"the port {port} is taken by the forward in line {line}"
                 reader.complain((*path, "localPort"), message)
                 break
-        first.setdefault(port, []).append((path, listens_on))
+        first.setdefault(key, []).append((path, listens_on))
 
 
 def _check_published(reader: Reader, document: Mapping[str, Any]) -> None:
@@ -241,7 +273,8 @@ def _merged(defaults: Mapping[str, Any], forward: Mapping[str, Any]) -> dict[str
 
 
 def _forward(line: Forward) -> ForwardSpec:
-    hold = _given(line.hold, Hold())
+    protocol: Protocol = "udp" if line.protocol == "udp" else "tcp"
+    hold = _given(line.hold, Hold()) if protocol == "tcp" else Hold()
     return ForwardSpec(
         target=Target(
             type=line.type,
@@ -254,13 +287,15 @@ def _forward(line: Forward) -> ForwardSpec:
         name=line.name,
         local_port=_given(line.local_port, None),
         target_port=line.target_port,
+        protocol=protocol,
         address=_address_list(line),
         auto_reconnect=_given(line.auto_reconnect, True),
         route=_given(line.route, "auto"),
         hold_seconds=hold.seconds,
         hold_connections=hold.connections,
+        idle_seconds=_given(line.idle, IDLE_SECONDS) if protocol == "udp" else IDLE_SECONDS,
         retry=_given(line.retry, Retry()),
-        probe=_probe(line),
+        probe=_probe(line) if protocol == "tcp" else None,
         notify=_notify(line),
         strict=_given(line.strict, False),
         publish=_given(line.publish, None),
@@ -276,6 +311,7 @@ def _auto(defaults: Options, clusters: list[str]) -> AutoSpec:
         route=_given(defaults.route, "auto"),
         hold_seconds=hold.seconds,
         hold_connections=hold.connections,
+        idle_seconds=_given(defaults.idle, IDLE_SECONDS),
         retry=_given(defaults.retry, Retry()),
         probe=_probe(defaults),
         notify=_notify(defaults),

@@ -19,10 +19,13 @@ from kecs.forward import addresses
 DEFAULT_CLUSTER = "default"
 HOLD_SECONDS = 30.0
 HOLD_CONNECTIONS = 1024
+IDLE_SECONDS = 60.0
+"""Longer than any answer takes, shorter than Linux remembers a stream (nf_conntrack_udp_timeout_stream)."""
 MAX_PORT = 65535
 LONGEST_NAME = 63
 
 TargetType = Literal["service", "task"]
+Protocol = Literal["tcp", "udp"]
 RouteChoice = Literal["auto", "direct", "tunnel"]
 """How a forward reaches its tasks: `direct` dials an address, `tunnel` goes through the API server of
 Kubernetes, `auto` is `direct` where that works and a tunnel elsewhere."""
@@ -105,12 +108,16 @@ class ForwardSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omi
     local_port: int | None = None
     target_port: int | str | None = None
     """Container port, or the name of a port mapping."""
+    protocol: Protocol | None = None
+    """Of the target port and so of the local one; None: that of the port, TCP where it has both."""
     address: list[str] = []
     """Addresses to listen on; empty means 127.0.0.1, and ::1 where IPv6 exists."""
     auto_reconnect: bool = True
     route: RouteChoice = "auto"
     hold_seconds: float = HOLD_SECONDS
     hold_connections: int = HOLD_CONNECTIONS
+    idle_seconds: float = IDLE_SECONDS
+    """UDP only: a client that was silent for so long is forgotten."""
     retry: Retry = Retry()
     probe: Probe | None = None
     notify: Notify | None = None
@@ -129,6 +136,7 @@ class AutoSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     route: RouteChoice = "auto"
     hold_seconds: float = HOLD_SECONDS
     hold_connections: int = HOLD_CONNECTIONS
+    idle_seconds: float = IDLE_SECONDS
     retry: Retry = Retry()
     probe: Probe | None = None
     notify: Notify | None = None
@@ -139,6 +147,7 @@ class Ports(NamedTuple):
 
     local: int | None
     target: int | str | None
+    protocol: Protocol | None = None
 
 
 class TargetSyntaxError(ValueError):
@@ -204,19 +213,34 @@ def parse_target_port(text: str) -> int | str:
     return text
 
 
+def parse_port_and_protocol(text: str) -> tuple[int | str, Protocol | None]:
+    """Parse a target port with or without its protocol: `53`, `53/udp`, `dns`, `80/tcp`."""
+    port, slash, protocol = text.partition("/")
+    if not slash:
+        return parse_target_port(text), None
+    if protocol == "tcp":
+        return parse_target_port(port), "tcp"
+    if protocol == "udp":
+        return parse_target_port(port), "udp"
+    raise TargetSyntaxError(f"`{text}` names no protocol of a port: write `{port}/tcp` or `{port}/udp`")
+
+
 def parse_ports(text: str) -> Ports:
-    """Parse a pair of ports as kubectl users write it: `8080:80`, `:80`, `8080`, `8080:http`, `http`."""
+    """Parse a pair of ports as kubectl users write it: `8080:80`, `:80`, `8080`, `8080:http`, `http`.
+
+    The target port may have its protocol: `5353:53/udp`.
+    """
     local, colon, target = text.partition(":")
     if ":" in target:
         raise TargetSyntaxError(f"`{text}` has more than two ports: {_PORTS_SHAPE}")
     if not colon:
         if not text:
             raise TargetSyntaxError(f"the ports are empty: {_PORTS_SHAPE}")
-        port = parse_target_port(text)
-        return Ports(port if isinstance(port, int) else None, port)
+        port, protocol = parse_port_and_protocol(text)
+        return Ports(port if isinstance(port, int) else None, port, protocol)
     if not target:
         raise TargetSyntaxError(f"`{text}` names no target port: {_PORTS_SHAPE}")
-    return Ports(parse_local_port(local) if local else None, parse_target_port(target))
+    return Ports(parse_local_port(local) if local else None, *parse_port_and_protocol(target))
 
 
 def tags_text(tags: Mapping[str, str]) -> str:

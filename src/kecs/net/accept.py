@@ -46,7 +46,9 @@ class Takes(Protocol):
 class Accepting:
     """One listener."""
 
-    __slots__ = ("burst", "closed", "family", "fd", "inherited", "last_turn", "loop", "served", "sock")
+    __slots__ = (
+        "burst", "closed", "family", "fd", "inherited", "last_turn", "local", "loop", "served", "sock",
+    )  # fmt: skip
 
     def __init__(self, loop: RelayLoop, served: Takes, sock: socket.socket) -> None:
         self.loop = loop
@@ -59,8 +61,9 @@ class Accepting:
         self.closed = False
         self.inherited = False
         """Whether what is accepted has the listener's options: not what was in its queue before."""
+        self.local = options.is_loopback(sock.getsockname()[0])
         sock.setblocking(False)
-        options.prepare(sock)
+        options.prepare(sock, local=self.local)
         loop.add(self, IN)
 
     def on_event(self, _mask: int) -> None:
@@ -106,7 +109,7 @@ class Accepting:
         sock = socket.SocketType(self.family, _STREAM, 0, fd)
         sock.setblocking(False)
         if not self.inherited:
-            options.prepare(sock)
+            options.prepare(sock, local=self.local)
         return sock, peer
 
     def pause(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from kecs.net import dial
@@ -25,7 +26,10 @@ NOTHING: frozenset[Place] = frozenset()
 class Connection:
     """One client and, once there is one, the endpoint that serves it."""
 
-    __slots__ = ("client", "doubted", "number", "place", "served", "since", "tried", "unsaid", "upstream")
+    __slots__ = (
+        "client", "dialled_at", "doubted", "number", "place", "served", "since", "tried", "unsaid",
+        "upstream",
+    )  # fmt: skip
 
     def __init__(self, served: Served, sock: socket.SocketType, number: int, since: float) -> None:
         self.served = served
@@ -33,6 +37,8 @@ class Connection:
         """Counts from 1 in each forward."""
         self.since = since
         """When it was accepted (monotonic seconds)."""
+        self.dialled_at = 0.0
+        """When the last dial for it began."""
         self.client = End(served.loop, self, sock)
         self.upstream: End | Stream | None = None
         """There while it is dialled and open."""
@@ -115,6 +121,11 @@ class Connection:
         client.ended = False  # it is read once more
         client.stirred = True
         self.served.refused(self, error)
+
+    def begins(self, end: End | Stream) -> None:
+        """Take that the first byte came from this end."""
+        if end is self.upstream:
+            self.served.first_bytes.observe(time.monotonic() - self.since)
 
     def _say_again(self, upstream: End | Stream) -> bool:
         """Repeat what another place never got; False when that ended the connection."""

@@ -35,6 +35,8 @@ class Address(NamedTuple):
     sockaddr: tuple[Any, ...]
     may_meet_itself: bool
     """The port is on this machine and in the range from which the kernel takes source ports."""
+    local: bool = False
+    """It is a loopback address."""
 
 
 def address(host: str, port: int) -> Address:
@@ -42,9 +44,9 @@ def address(host: str, port: int) -> Address:
     family, _, _, _, sockaddr = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     )[0]
-    local = host == "::1" or (family == socket.AF_INET and host.startswith("127."))
+    local = options.is_loopback(str(sockaddr[0]))
     low, high = ephemeral_range()
-    return Address(int(family), sockaddr, local and low <= port <= high)
+    return Address(int(family), sockaddr, local and low <= port <= high, local)
 
 
 def begin(to: Address) -> tuple[socket.SocketType, bool]:
@@ -57,7 +59,7 @@ def begin(to: Address) -> tuple[socket.SocketType, bool]:
     try:
         if not _NONBLOCK:
             sock.setblocking(False)
-        options.prepare(sock)
+        options.prepare(sock, local=to.local)
         code = sock.connect_ex(to.sockaddr)
         if code and code not in _UNDER_WAY:
             _fail(code)

@@ -1,4 +1,4 @@
-"""Who holds a port: the process, where the system tells (Linux: /proc/net/tcp and /proc/*/fd)."""
+"""Who holds a port: the process, where the system tells (Linux: /proc/net/tcp, udp and /proc/*/fd)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from kecs import procnet
 PROC = Path("/proc")
 
 
-def holder_of(port: int) -> str | None:
+def holder_of(port: int, *, udp: bool = False) -> str | None:
     """Return e.g. `nginx (pid 12)` for what listens on `port`, else for what uses it; None if unknown.
 
-    Of a process that may not be looked into, the user is named.
+    Of a process that may not be looked into, the user is named. `udp` asks for UDP's port of that number.
     """
-    sockets = [sock for sock in procnet.tcp_sockets() if sock.local[1] == port and sock.inode]
+    listed = procnet.udp_sockets() if udp else procnet.tcp_sockets()
+    sockets = [sock for sock in listed if sock.local[1] == port and sock.inode]
     sockets.sort(key=lambda sock: sock.state != procnet.LISTEN)
     if not sockets:
         return None

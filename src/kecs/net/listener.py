@@ -1,7 +1,8 @@
 """Binding the listeners of forwards (and the ports of local tasks), all addresses or none.
 
 A port is chosen by binding it, never by probing and binding later. SO_REUSEADDR lets a port come back
-while old connections linger in TIME_WAIT; SO_REUSEPORT is never set: it would let two share a port.
+while old connections linger in TIME_WAIT; SO_REUSEPORT is never set: it would let two share a port. UDP has
+no TIME_WAIT, and there SO_REUSEADDR lets two share a port too (socket(7)): it is not set either.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ BACKLOG = 4096
 class PortTaken(KecsError):  # noqa: N818 - it names the port's state
     """Another socket has the port."""
 
-    def __init__(self, address: str, port: int, holder: str | None) -> None:
+    def __init__(self, address: str, port: int, holder: str | None, *, udp: bool = False) -> None:
+        which = f"UDP port {port}" if udp else f"port {port}"
         super().__init__(
-            f"port {port} on {address} is taken" + (f" by {holder}" if holder else ""),
+            f"{which} on {address} is taken" + (f" by {holder}" if holder else ""),
             "stop what holds it, or choose another local port",
             ExitCode.CONFLICT,
         )
@@ -44,20 +46,21 @@ class PortTaken(KecsError):  # noqa: N818 - it names the port's state
         self.holder = holder
 
 
-def bind(addresses: Sequence[str], port: int) -> tuple[socket.socket, ...]:
+def bind(addresses: Sequence[str], port: int, *, udp: bool = False) -> tuple[socket.socket, ...]:
     """Return listening sockets on `port` at every one of `addresses` (numeric IPv4 or IPv6), or none.
 
-    Port 0 lets the kernel choose one that is free on all of them. Raises `PortTaken`, or `KecsError`
-    for an address that is none of this machine's and for a port that only root may have.
+    With `udp` they are bound sockets of UDP, whose ports are other ones than TCP's. Port 0 lets the kernel
+    choose one that is free on all of them. Raises `PortTaken`, or `KecsError` for an address that is none of
+    this machine's and for a port that only root may have.
     """
     try:
-        return _bind_all(addresses, port)
+        return _bind_all(addresses, port, udp=udp)
     except PortTaken as error:
-        raise PortTaken(error.address, error.port, holder_of(error.port)) from error
+        raise PortTaken(error.address, error.port, holder_of(error.port, udp=udp), udp=udp) from error
 
 
 def bind_chosen(
-    addresses: Sequence[str], candidates: Iterable[int], avoid: AbstractSet[int]
+    addresses: Sequence[str], candidates: Iterable[int], avoid: AbstractSet[int], *, udp: bool = False
 ) -> tuple[int, tuple[socket.socket, ...]]:
     """Bind the first of `candidates` that is not in `avoid` and free on all `addresses`.
 
@@ -66,7 +69,7 @@ def bind_chosen(
     for port in candidates:
         if port not in avoid:
             try:
-                return port, _bind_all(addresses, port)
+                return port, _bind_all(addresses, port, udp=udp)
             except PortTaken:
                 continue
     raise KecsError(
@@ -86,14 +89,14 @@ def default_addresses() -> list[str]:
     return ["127.0.0.1", "::1"]
 
 
-def _bind_all(addresses: Sequence[str], port: int) -> tuple[socket.socket, ...]:
+def _bind_all(addresses: Sequence[str], port: int, *, udp: bool) -> tuple[socket.socket, ...]:
     attempts = 16 if port == 0 else 1
     while True:
         attempts -= 1
         bound: list[socket.socket] = []
         try:
             for address in dict.fromkeys(addresses):
-                bound.append(_bind_one(address, bound[0].getsockname()[1] if bound else port))
+                bound.append(_bind_one(address, bound[0].getsockname()[1] if bound else port, udp=udp))
         except BaseException as error:
             for sock in bound:
                 sock.close()
@@ -103,10 +106,11 @@ def _bind_all(addresses: Sequence[str], port: int) -> tuple[socket.socket, ...]:
         return tuple(bound)
 
 
-def _bind_one(address: str, port: int) -> socket.socket:
+def _bind_one(address: str, port: int, *, udp: bool) -> socket.socket:
+    kind = socket.SOCK_DGRAM if udp else socket.SOCK_STREAM
     try:
         family, _, _, _, where = socket.getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
+            address, port, type=kind, flags=socket.AI_NUMERICHOST | socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
         raise KecsError(
@@ -114,20 +118,22 @@ def _bind_one(address: str, port: int) -> socket.socket:
             "give one like `127.0.0.1`, `::1` or `0.0.0.0`",
             ExitCode.USAGE,
         ) from error
-    if sys.platform == "darwin" and port and _answers(family, where):
+    if sys.platform == "darwin" and port and not udp and _answers(family, where):
         # There a listener on the wildcard address does not stop another from binding 127.0.0.1.
         raise PortTaken(address, port, None)
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = socket.socket(family, kind)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not udp:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
-        sock.listen(BACKLOG)  # with SO_REUSEADDR a taken port may show only here
+        if not udp:
+            sock.listen(BACKLOG)  # with SO_REUSEADDR a taken port may show only here
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise _translated(address, port, error) from error
+        raise _translated(address, port, error, udp=udp) from error
     return sock
 
 
@@ -137,9 +143,9 @@ def _answers(family: int, where: tuple[object, ...]) -> bool:
         return sock.connect_ex(where) == 0
 
 
-def _translated(address: str, port: int, error: OSError) -> KecsError:
+def _translated(address: str, port: int, error: OSError, *, udp: bool) -> KecsError:
     if error.errno == errno.EADDRINUSE:
-        return PortTaken(address, port, None)
+        return PortTaken(address, port, None, udp=udp)
     if error.errno in (errno.EACCES, errno.EPERM):
         return KecsError(
             f"port {port} on {address} needs privileges that KECS does not have",

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kecs.net import poller
 from kecs.net.bell import Bell
+from kecs.net.bulk import Pipes
 from kecs.net.carrier import Pools
 from kecs.net.front import Front
 from kecs.net.messages import (
@@ -52,6 +53,7 @@ from kecs.net.messages import (
 )
 from kecs.net.relay import BUFFER
 from kecs.net.served import Served
+from kecs.net.udp import ServedByDatagrams
 
 if TYPE_CHECKING:
     from kecs.net.accept import Accepting
@@ -131,11 +133,15 @@ class RelayLoop:
         self.held = 0
         """Held connections of all forwards: each will need a descriptor more."""
         self.carriers = Pools(self)
+        self.pipes = Pipes(self.has_room)
         self._wide: memoryview | None = None
         self._narrow: memoryview | None = None
-        self._crowded = False
-        """Several descriptors had something in this turn."""
-        self._forwards: dict[str, Served] = {}
+        self._events: list[tuple[int, int]] = []
+        self._resumed: list[Resumable] = []
+        """What this turn is about."""
+        self._crowded: bool | None = None
+        """Several descriptors have something to say in this turn; None: nobody has asked."""
+        self._forwards: dict[str, Served | ServedByDatagrams] = {}
         self._front = Front(self)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -189,10 +195,10 @@ class RelayLoop:
         self.now = time.monotonic()
         self.turn += 1
         ready, self.ready = self.ready, []
-        self._crowded = len(events) + len(ready) > 1 and self._are_several(events, ready)
-        ends = self.ends
+        self._events, self._resumed, self._crowded = events, ready, None
+        behind = self.ends.get
         for fd, mask in events:
-            watched = ends.get(fd)
+            watched = behind(fd)
             if watched is not None:
                 try:
                     watched.on_event(mask)
@@ -203,6 +209,8 @@ class RelayLoop:
                 end.resume()
             except Exception as error:  # noqa: BLE001 - the top of this connection's handling
                 end.fail(error)
+        if ready:
+            self._resumed = []
         if self.chores:
             chores, self.chores = self.chores, []
             for chore in chores:
@@ -213,13 +221,13 @@ class RelayLoop:
         if self.writes:
             self._write(busy=bool(events))
 
-    def _are_several(self, events: list[tuple[int, int]], ready: list[Resumable]) -> bool:
-        """Tell whether more than one has something to say.
+    def _are_several(self) -> bool:
+        """Tell whether more than one has something to say in this turn.
 
         A socket that takes more again has not. And one may be in both lists: cut short, and news of it since.
         """
-        speakers: set[object] = {self.ends.get(fd) for fd, mask in events if mask != poller.OUT}
-        speakers.update(ready)
+        speakers: set[object] = {self.ends.get(fd) for fd, mask in self._events if mask != poller.OUT}
+        speakers.update(self._resumed)
         return len(speakers) > 1
 
     def _write(self, *, busy: bool) -> None:
@@ -248,6 +256,8 @@ class RelayLoop:
         if self._wide is None or self._narrow is None:
             self._wide = memoryview(bytearray(WIDE))
             self._narrow = self._wide[:NARROW]
+        if self._crowded is None:
+            self._crowded = self._are_several()
         return self._narrow if self._crowded else self._wide
 
     def at(self, when: float, what: Callable[[], None]) -> None:
@@ -268,6 +278,7 @@ class RelayLoop:
                 sock.close()
         self.ends.clear()
         self._forwards.clear()
+        self.pipes.close()
         self.carriers = Pools(self)
         self.poller.close()
 
@@ -294,10 +305,17 @@ class RelayLoop:
 
     def _listen(self, message: Listen) -> None:
         served = self._forwards.get(message.forward)
-        if served is None:
-            served = self._forwards[message.forward] = Served(self, message.forward, message.hold)
-        served.listen(message.sockets, message.hold)
-        self._ceiling = _ceiling(ours=len(self.ends))  # with a forward come its log and its listeners
+        if message.datagrams is not None:
+            if not isinstance(served, ServedByDatagrams):
+                self._end(served)
+                served = self._forwards[message.forward] = ServedByDatagrams(self, message.forward)
+            served.listen(message.sockets, message.datagrams)
+        else:
+            if not isinstance(served, Served):
+                self._end(served)
+                served = self._forwards[message.forward] = Served(self, message.forward, message.hold)
+            served.listen(message.sockets, message.hold)
+        self._measure()  # with a forward come its log and its listeners
 
     def _snapshot(self, message: Snapshot) -> None:
         served = self._forwards.get(message.forward)
@@ -316,6 +334,12 @@ class RelayLoop:
             served.close(connections=message.connections)
             self.freed(served)
 
+    def _end(self, served: Served | ServedByDatagrams | None) -> None:
+        """End all of a forward that becomes one of another protocol."""
+        if served is not None:
+            served.close(connections=True)
+            self.freed(served)
+
     def _query(self, message: Query) -> None:
         self.say(Stats(message.token, {name: s.counters() for name, s in self._forwards.items()}))
 
@@ -331,7 +355,7 @@ class RelayLoop:
     def hand_over(self, forward: str, sock: socket.SocketType, peer: object, said: bytes) -> bool:
         """Give a client that is watched and has said this much to a forward; False when there is none."""
         served = self._forwards.get(forward)
-        if served is None or served.closing:
+        if not isinstance(served, Served) or served.closing:
             return False
         served.handed(sock, peer, said)
         return True
@@ -343,7 +367,7 @@ class RelayLoop:
 
     def _carry(self, message: Carry) -> None:
         self.carriers.add(message.name, message.carrier)
-        self._ceiling = _ceiling(ours=len(self.ends))
+        self._measure()
         self.try_again()
 
     def _retire(self, message: Retire) -> None:
@@ -365,13 +389,25 @@ class RelayLoop:
 
     # Descriptors
 
+    def _measure(self) -> None:
+        self._ceiling = _ceiling(ours=len(self.ends) + self.pipes.descriptors)
+
     def has_room(self) -> bool:
         """Whether one more connection, with its two descriptors, leaves the reserve alone."""
-        return not self._hungry and len(self.ends) + self.held + 2 <= self._ceiling
+        used = len(self.ends) + self.held + self.pipes.descriptors
+        return not self._hungry and used + 2 <= self._ceiling
+
+    def has_room_for_clients(self) -> bool:
+        """Whether a UDP client may have a descriptor: of the last quarter none, that is for connections.
+
+        Such a client can be forgotten at any time; a connection that is not accepted waits.
+        """
+        return len(self.ends) + self.held + 1 <= self._ceiling - self._ceiling // 4
 
     def pause_accepting(self, listener: Accepting, why: str) -> None:
         """Let new connections wait in the kernel until a descriptor is freed, or a moment is over."""
         listener.pause()
+        self.pipes.trim()
         if not self._paused:
             self.at(self.now + self.pause, self._resume)
         self._paused.append(listener)
@@ -386,7 +422,7 @@ class RelayLoop:
         """Note that `served` found a descriptor, or needs none any more."""
         self._hungry.pop(served, None)
 
-    def freed(self, served: Served) -> None:
+    def freed(self, served: Served | ServedByDatagrams) -> None:
         """Note that a connection of `served` is being closed."""
         self.unpause()
         if served.closing and not served.connections and self._forwards.get(served.name) is served:

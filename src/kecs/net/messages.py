@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kecs.net import latency
+from kecs.net.latency import Durations
+
 if TYPE_CHECKING:
     from kecs.net.carrier import Carrier
 
@@ -45,19 +48,32 @@ class HoldLimits:
     connections: int = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Datagrams:
+    """How a UDP forward tells its clients apart, and how many it knows at once."""
+
+    idle: float = 60.0
+    """Seconds without a datagram, in either direction, after which a client is forgotten."""
+    clients: int = 1024
+    """One more, and the one is forgotten that was silent longest."""
+
+
 # To the loop
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Take these bound, listening sockets and serve them; `forward` is the forward's id.
+    """Take these bound sockets and serve them; `forward` is the forward's id.
 
-    One without sockets is reached by names only (`Names`).
+    They listen (TCP), or with `datagrams` they are UDP's. One without sockets is reached by names only
+    (`Names`); or it exists, and its limits are other ones from now on.
     """
 
     forward: str
     sockets: tuple[socket.socket, ...]
     hold: HoldLimits = field(default_factory=HoldLimits)
+    datagrams: Datagrams | None = None
+    """None: TCP. A forward that changes from one to the other ends what it had open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +217,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Counters of one forward. `received` came from clients, `sent` went to them (bytes)."""
+    """Counters of one forward. `received` came from clients, `sent` went to them (bytes).
+
+    What a connection is to TCP, to UDP is a client's address that has sent something and is not forgotten.
+    """
 
     open: int = 0
     total: int = 0
@@ -216,6 +235,12 @@ class Counters:
     """Ids of the endpoints of which one takes the next connection."""
     failed: int = 0
     """Connections that a defect of the loop ended; each is in the log."""
+    dial: Durations = latency.NONE
+    """How long dials took that led somewhere, on direct routes: a tunnel never says so."""
+    first_byte: Durations = latency.NONE
+    """From being accepted to the target's first byte: held, dialled, and the client's own words included."""
+    dropped: int = 0
+    """Datagrams of a UDP forward that nobody took: no endpoint, a full buffer, or too long for the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +262,10 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A watched forward's connection ended; `why` is `closed`, `reset`, or an error's text."""
+    """A watched forward's connection ended; `why` is `closed`, `reset`, or an error's text.
+
+    Of a UDP client it is `idle`, or why it was forgotten before.
+    """
 
     forward: str
     number: int

@@ -123,6 +123,11 @@ class Places:
         self._turn = index + 1
         return candidates[index]
 
+    def set_aside(self, tried: Container[Place]) -> Place | None:
+        """Return the one that comes back first of those that are set aside; for what costs nothing to try."""
+        aside = [place for place in self._taking if place not in tried and not place.carrier]
+        return min(aside, key=lambda place: place.aside_until, default=None)
+
     def available(self, now: float) -> bool:
         """Whether a place takes connections now."""
         return any(self._takes(place, now) for place in self._taking)

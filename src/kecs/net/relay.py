@@ -3,7 +3,8 @@
 An `End` is one socket of a connection. The loop tells it what epoll saw; it reads into the loop's one
 shared buffer and sends to its peer directly. Only what the peer does not take is kept (at most one
 buffer), and nothing more is read until that is gone: a reader that stalls costs its own connection
-and no more memory than that. Bulk transfer by splice will be a module of its own, beside this.
+and no more memory than that. A direction that proves bulky goes by a pipe of the kernel (`kecs.net.bulk`),
+and what its peer does not take stays in there.
 
 Events are edges: an edge that cannot be used at once is never asked for again, so whoever begins to
 read anew reads until the kernel has no more. A read shorter than the buffer says just that on Linux
@@ -22,7 +23,7 @@ import sys
 import termios
 from typing import TYPE_CHECKING
 
-from kecs.net import options
+from kecs.net import bulk, options
 from kecs.net.poller import EDGE, ERROR, HANG_UP, IN, OUT, READ_END, URGENT
 
 if TYPE_CHECKING:
@@ -45,16 +46,19 @@ EVENTS = IN | READ_END | URGENT | EDGE
 _LINUX = sys.platform == "linux"
 _RESETS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ECONNABORTED})
 _TO_THE_END = READ_END | HANG_UP | URGENT | ERROR
-if not _LINUX:  # only Linux promises that a short read is the last one
+_MORE = IN
+"""An event after which a read that does not fill the buffer is the last one."""
+if not _LINUX:  # only Linux promises that
     _TO_THE_END |= IN
+    _MORE = 0
 
 
 class End:
     """One socket of a connection."""
 
     __slots__ = (
-        "connection", "count", "deaf", "ended", "fd", "loop", "out", "peer", "pending", "queued", "sock",
-        "stirred",
+        "connection", "count", "deaf", "ended", "fd", "loop", "out", "peer", "pending", "queued", "score",
+        "sock", "stirred",
     )  # fmt: skip
 
     def __init__(self, loop: RelayLoop, connection: Connection, sock: socket.SocketType) -> None:
@@ -66,8 +70,10 @@ class End:
         """The other end once both are connected, until the connection is closed."""
         self.count = 0
         """Bytes read from this socket."""
-        self.pending: memoryview | None = None
+        self.pending: memoryview | bulk.Pipe | None = None
         """Bytes that this socket has still to take; while there are some, the peer is not read."""
+        self.score = 0
+        """How bulky it is: full reads, less those that were not full (`bulk.PROOF`)."""
         self.ended = False
         """Its FIN was read; nothing more comes from it."""
         self.deaf = False
@@ -85,6 +91,14 @@ class End:
         if peer is None:
             self.connection.early(self, mask)
             return
+        if mask == _MORE and peer.pending is None and not peer.deaf and self.score < bulk.PROOF:
+            # Nearly all events are this one. (Had it ended before, READ_END would be there too.)
+            if self._move(peer) == BUFFER:
+                self.score += 1
+                self.pump(to_the_end=False)
+            return
+        if mask & URGENT:
+            self.score = bulk.NEVER
         if mask & OUT and self.pending is not None:
             self._flush(self.pending)
             if self.peer is None:
@@ -101,45 +115,63 @@ class End:
 
     def pump(self, *, to_the_end: bool) -> None:
         """Move what came from this socket to its peer, until there is no more or the peer is full."""
-        peer = self.peer
-        if peer is None:
-            return
-        loop = self.loop
-        view = loop.view
-        receive = self.sock.recv_into
-        send = peer.sock.send
         left = TURN
-        while True:
-            try:
-                size = receive(view)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self.broken(error.errno)
-                return
-            if not size:
-                self.ended = True
-                self.pass_end(peer)
-                return
-            self.count += size
-            try:
-                sent = send(view[:size])
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                peer.broken(error.errno)
-                return
-            if sent != size:
-                peer.keep(view[sent:size])
-                return
-            if size < BUFFER and not to_the_end:
-                return
+        while (peer := self.peer) is not None:
+            if self.score >= bulk.PROOF:
+                if isinstance(peer, End):
+                    bulk.move(self, peer)
+                    return
+                self.score = bulk.NEVER
+            size = self._move(peer)
+            if size == BUFFER:
+                self.score += 1
+            else:
+                if self.score > 0:
+                    self.score -= 1
+                if not size or not to_the_end:
+                    return
             left -= size
             if left <= 0:
-                if not self.queued:
-                    self.queued = True
-                    loop.ready.append(self)
+                self.cut_short()
                 return
+
+    def _move(self, peer: End | Stream) -> int:
+        """Move what came, at most a buffer; return how much, 0 when there is no more for now.
+
+        A system call is nine tenths of what this costs, so there is one for each way and nothing else.
+        """
+        view = self.loop.view
+        try:
+            size = self.sock.recv_into(view)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.broken(error.errno)
+            return 0
+        if not size:
+            self.ended = True
+            self.pass_end(peer)
+            return 0
+        if not self.count:
+            self.connection.begins(self)
+        self.count += size
+        try:
+            sent = peer.sock.send(view[:size])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            peer.broken(error.errno)
+            return 0
+        if sent != size:
+            peer.keep(view[sent:size])
+            return 0
+        return size
+
+    def cut_short(self) -> None:
+        """Go on in the next turn, after others had theirs."""
+        if not self.queued:
+            self.queued = True
+            self.loop.ready.append(self)
 
     def resume(self) -> None:
         """Go on after a turn that was cut short."""
@@ -148,25 +180,28 @@ class End:
         if peer is not None and peer.pending is None and not self.ended and not peer.deaf:
             self.pump(to_the_end=True)
 
-    def keep(self, rest: memoryview) -> None:
+    def keep(self, rest: memoryview | bulk.Pipe) -> None:
         """Keep what this socket did not take, and ask to be told when it takes more."""
-        self.pending = memoryview(bytes(rest))
+        self.pending = memoryview(bytes(rest)) if isinstance(rest, memoryview) else rest
         if not self.out:
             # Asked for only now: most connections never fill a socket, and each would get one event
             # for nothing. Asking also looks at once, so no edge is missed.
             self.out = True
             self.loop.poller.modify(self.fd, EVENTS | OUT)
 
-    def _flush(self, pending: memoryview) -> None:
+    def _flush(self, pending: memoryview | bulk.Pipe) -> None:
         try:
-            sent = self.sock.send(pending)
+            if isinstance(pending, bulk.Pipe):
+                if not pending.drain(self.fd):
+                    return
+                self.loop.pipes.give(pending)
+            elif (sent := self.sock.send(pending)) < len(pending):
+                self.pending = pending[sent:]
+                return
         except BlockingIOError:
             return
         except OSError as error:
             self.broken(error.errno)
-            return
-        if sent < len(pending):
-            self.pending = pending[sent:]
             return
         self.pending = None
         assert self.peer is not None
@@ -210,11 +245,16 @@ class End:
             self.connection.reset("reset" if code is None or code in _RESETS else os.strerror(code))
             return
         self.deaf = True
-        self.pending = None
+        self._drop_pending()
         if self.ended:
             self.pass_end(peer)
         elif peer.pending is None:
             self.pump(to_the_end=True)
+
+    def _drop_pending(self) -> None:
+        if isinstance(self.pending, bulk.Pipe):
+            self.loop.pipes.drop(self.pending)
+        self.pending = None
 
     def take_leave(self) -> None:
         """Close: the peer ended in order and was reset after that; all it said was handed to this end.
@@ -248,7 +288,8 @@ class End:
     def close(self, *, orderly: bool) -> None:
         """Close the socket: in order, or as the reset that the kernel makes of it (`options.prepare`)."""
         self.loop.ends.pop(self.fd, None)
-        self.peer = self.pending = None
+        self.peer = None
+        self._drop_pending()
         if orderly:
             options.end_orderly(self.sock)
         self.sock.close()

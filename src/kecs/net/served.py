@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kecs.net import dial
 from kecs.net.accept import BURST, Accepting
 from kecs.net.connection import NOTHING, Connection
+from kecs.net.latency import Histogram
 from kecs.net.messages import (
     Counters,
     Drained,
@@ -42,8 +43,9 @@ class Served:
     """One forward."""
 
     __slots__ = (
-        "closing", "connections", "dialling", "expired", "failed", "held", "hungry", "limits", "listeners",
-        "loop", "name", "places", "received", "sent", "serving", "total", "wake_at", "watched_from",
+        "closing", "connections", "dialled", "dialling", "expired", "failed", "first_bytes", "held", "hungry",
+        "limits", "listeners", "loop", "name", "places", "received", "sent", "serving", "total", "wake_at",
+        "watched_from",
     )  # fmt: skip
 
     def __init__(self, loop: RelayLoop, name: str, limits: HoldLimits) -> None:
@@ -69,6 +71,10 @@ class Served:
         self.total = self.expired = self.failed = 0
         self.received = self.sent = 0
         """Bytes of connections that have ended."""
+        self.dialled = Histogram()
+        """Dials that led somewhere."""
+        self.first_bytes = Histogram()
+        """From being accepted to the target's first byte."""
 
     # What the owner asks
 
@@ -121,6 +127,8 @@ class Served:
             sent=self.sent + sum(c.sent for c in self.connections),
             expired=self.expired,
             failed=self.failed,
+            dial=self.dialled.taken(),
+            first_byte=self.first_bytes.taken(),
             by_endpoint=self.places.counts(),
             taking=self.places.taking(self.loop.now),
         )
@@ -165,6 +173,7 @@ class Served:
                     return True
                 if place.invalid is not None:
                     raise place.invalid
+                connection.dialled_at = time.monotonic()
                 sock, done = dial.begin(place.address)
             except OSError as error:
                 if error.errno in dial.EXHAUSTED:
@@ -177,6 +186,7 @@ class Served:
             self._take(connection, place)
             if done and place.endpoint.doubt is None:
                 place.delay = 0.0
+                self.dialled.observe(time.monotonic() - connection.dialled_at)
                 connection.open(sock)
             else:
                 connection.dialling(sock)
@@ -219,6 +229,7 @@ class Served:
         del self.dialling[connection]
         assert connection.place is not None
         connection.place.delay = 0.0
+        self.dialled.observe(time.monotonic() - connection.dialled_at)
         connection.open(sock)
 
     def refused(self, connection: Connection, error: OSError) -> None:

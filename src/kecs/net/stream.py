@@ -221,6 +221,8 @@ class Stream:
             client.broken(error.errno)
             return
         size = sum(map(len, pieces))
+        if not self.count:
+            self.connection.begins(self)
         self.count += size
         if sent != size:
             client.keep(memoryview(b"".join(pieces))[sent:])

@@ -67,6 +67,8 @@ class Machine:
     """Run a program for so many seconds at most."""
     holder: Callable[[int], str | None]
     """Who listens on a port of loopback; None: nobody."""
+    holder_of_udp: Callable[[int], str | None]
+    """Who has a port of UDP on loopback; None: nobody, or the system does not tell."""
 
     @property
     def instances(self) -> list[Known]:
@@ -93,6 +95,7 @@ def this_machine(settings: Settings) -> Machine:
         find=shutil.which,
         run=_run,
         holder=_holder,
+        holder_of_udp=_holder_of_udp,
     )
 
 
@@ -123,3 +126,8 @@ def _holder(port: int) -> str | None:
             client.settimeout(0.5)
             taken = client.connect_ex(("127.0.0.1", port)) == 0
     return (holder_of(port) or "another process") if taken else None
+
+
+def _holder_of_udp(port: int) -> str | None:
+    taken = any(row.local[1] == port and row.local[0] in LOOPBACK for row in procnet.udp_sockets())
+    return (holder_of(port, udp=True) or "another process") if taken else None

@@ -68,28 +68,29 @@ def check_kept_ports(machine: Machine) -> Iterator[Finding]:
         if failed is not None:
             found += failed
             continue
-        for port, name in ports.items():
-            if (holder := machine.holder(port)) is not None:
+        for (port, udp), name in ports.items():
+            if (holder := (machine.holder_of_udp if udp else machine.holder)(port)) is not None:
+                which = f"UDP port {port}" if udp else f"port {port}"
                 found.append(
                     error(
                         "kept ports",
-                        f"port {port} of {name} in the instance `{known.paths.name}` is taken by {holder}",
+                        f"{which} of {name} in the instance `{known.paths.name}` is taken by {holder}",
                         "stop what holds it: the forward never moves to another port by itself",
                     )
                 )
     yield from found or [ok("kept ports", f"{kept} ports are kept for forwards, and no stranger has one")]
 
 
-def _kept(known: Known) -> dict[int, str]:
-    """Return the ports of `config.yaml` with the names of their forwards."""
+def _kept(known: Known) -> dict[tuple[int, bool], str]:
+    """Return the ports of `config.yaml`, and whether they are UDP's, with the names of their forwards."""
     document: dict[str, Any] = files.read_yaml(known.paths.forwards_config, version=1) or {}
-    found: dict[int, str] = {}
+    found: dict[tuple[int, bool], str] = {}
     for entry in document.get("forwards") or []:
         if isinstance(entry, dict) and isinstance(entry.get("localPort"), int) and not entry.get("ended"):
-            found[entry["localPort"]] = f"the forward `{entry.get('name')}`"
+            found[entry["localPort"], entry.get("protocol") == "udp"] = f"the forward `{entry.get('name')}`"
     names = document.get("names")
     if isinstance(names, dict) and names.get("owners") and isinstance(names.get("localPort"), int):
-        found[names["localPort"]] = "the names"
+        found[names["localPort"], False] = "the names"
     return found
 
 
