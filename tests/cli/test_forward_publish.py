@@ -209,6 +209,17 @@ def test_the_same_again_is_no_edit_and_no_question(kecs, stage):
     assert "edit" not in ran.err
 
 
+def test_the_same_again_revives_a_load_balancer_that_died(kecs, stage):
+    stage.maps((stage.port, 30081))
+    stage.forwards(stage.web())
+    assert stage.k3d.run("kill", LB, program="docker").returncode == 0
+    ran = kecs("pf", "start", "service", "prod/web", "--publish", str(stage.port))
+
+    assert ran.code == 0, ran.err
+    assert stage.k3d.containers()[LB] == "running"
+    assert stage.edits() == []
+
+
 def test_without_a_terminal_it_is_not_edited_unasked(fails, stage):
     fails(
         *(2, "pf", "start", "service", "prod/web", "--publish", str(stage.port)),
@@ -435,7 +446,7 @@ def test_ctrl_c_lets_the_edit_finish(kecs, stage, monkeypatch):
     assert "the edit is finished first; a second Ctrl-C breaks it off and repairs" in ran.err
     assert stage.mapped() == [(stage.port, 30081)]
     assert stage.asked("forward.stop") == [], "it is published and stays"
-    assert f"published: {stage.port}; that stays" in ran.err
+    assert f"published: {stage.port}; the command itself was broken off" in ran.err
 
 
 def test_a_second_ctrl_c_breaks_it_off_and_repairs(kecs, stage, monkeypatch):

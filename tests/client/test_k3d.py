@@ -258,10 +258,10 @@ def kill_the_control_plane(world):
 def test_stop_while_docker_is_down_ends_the_daemons_says_so_and_can_be_repeated(world):
     world.start()
     world.k3d.faults(docker_down=True)
-    with pytest.raises(KecsError, match="Docker") as caught:
+    with pytest.raises(KecsError, match="`kecs-default` could not be stopped: Docker") as caught:
         world.stop()
     assert caught.value.exit_code == ExitCode.UNREACHABLE
-    assert caught.value.hint
+    assert "run `kecs stop` again" in caught.value.hint
     assert world.home.alive() == []
     assert (world.kept.desired, world.kept.ended) == ("stopped", False)
 

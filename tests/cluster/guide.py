@@ -1,4 +1,4 @@
-"""The commands of docs/guides/kubernetes.md, run as they are written there.
+"""The commands of docs/guides/kubernetes.md (and k3d.md), run as they are written there.
 
 Used by `test_guide`. A shell runs them with `kubectl`, `kecs` and `aws` on its PATH, and with a home whose
 `~/.kube/config` is the cluster's.
@@ -19,10 +19,10 @@ FOLDER = Path(__file__).parents[2] / "docs/guides"
 GUIDE = FOLDER / "kubernetes.md"
 
 
-def blocks() -> dict[str, list[str]]:
+def blocks(guide: Path = GUIDE) -> dict[str, list[str]]:
     """Return the shell blocks of each section of the guide, by its heading."""
     found: dict[str, list[str]] = {}
-    for section in re.split(r"^#+ ", GUIDE.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+    for section in re.split(r"^#+ ", guide.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
         heading, _, text = section.partition("\n")
         found[heading] = re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     return {heading: commands for heading, commands in found.items() if commands}

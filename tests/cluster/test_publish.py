@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
-from tests.cluster import service, target
+from tests.cluster import guide, service, target
+from tests.cluster.harness import build, images
 from tests.k3d.clusters import free_port
 from tests.k3d.scripted import ScriptedK3d
 from tests.process.harness import KECS, Home, until
@@ -26,6 +27,7 @@ class Site:
         self.k3d.use_api(cluster.kubeconfig)
         server = yaml.safe_load(cluster.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
         self._api = (urlsplit(server).hostname, urlsplit(server).port)
+        self._before = target.namespaces(cluster).keys()
         self.home = Home(PATH=f"{self.k3d.bin}:{KECS.parent}:{os.environ['PATH']}")
 
     def start(self) -> None:
@@ -45,6 +47,9 @@ class Site:
             self.home.run("destroy", "--yes", timeout=120)
         self.home.close()
         self.k3d.close()
+        # The cluster that was deleted is a scripted one: the real one still has what was in it.
+        if left := target.namespaces(self.cluster).keys() - self._before:
+            self.cluster.kubectl("delete", "namespace", *left, "--wait=true", seconds=100)
 
 
 @pytest.fixture
@@ -122,3 +127,21 @@ def test_a_node_port_that_moved_is_put_right_by_the_next_start(site):
     node_port = service.node_ports(site.cluster, home)[service.HTTP]
     assert site.mapped() == [(port, node_port)]
     until(lambda: service.answer(port), "the published port answers")
+
+
+@pytest.mark.timeout(300)
+def test_the_guide_works_as_written(site, tmp_path):
+    """What it says of a terminal and of a file is in the other tests here."""
+    name = "docker.io/library/nginx:1.29-alpine"
+    files = {"server": build.server()}
+    archive = tmp_path / "web.tar"
+    site.cluster.load(images.write(archive, name, files, entrypoint=["/server"], environment={"PORT": "80"}))
+    blocks = guide.blocks(guide.FOLDER / "k3d.md")
+    ((first,), (stop_and_start,), (balanced,)) = blocks.values()
+    reader = guide.Reader(site.home, site.cluster)
+
+    assert "http://127.0.0.1:8088 -> default/web:80  ACTIVE" in reader.run(first)
+    reader.run(stop_and_start)
+    assert site.k3d.is_empty()
+    reader.run(balanced)
+    assert site.k3d.containers()[LB] == "running"

@@ -12,7 +12,16 @@ import pytest
 from tests.k3d.real import RealK3d
 from tests.k3d.scripted import ScriptedK3d
 
+from kecs.k3d import repair
+
 REAL = os.environ.get("KECS_TEST_K3D") == "1"
+
+
+@pytest.fixture(autouse=True)
+def settled_soon(monkeypatch):
+    """Let a repair wait for a scripted Docker's stop as long as that takes: 10 s are 0.1 s there."""
+    if not REAL:
+        monkeypatch.setattr(repair, "SETTLE", 0.6)
 
 
 @pytest.fixture

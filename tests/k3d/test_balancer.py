@@ -208,6 +208,25 @@ def test_a_cluster_that_is_stopped_is_not_started_by_an_edit(made):
     assert made.balancer.mappings() == [WEB], "they are known all the same"
 
 
+def test_a_cluster_that_is_gone_is_not_told_to_have_no_load_balancer(made):
+    made.cluster.delete()
+
+    assert made.balancer.mappings() == []
+    with pytest.raises(KecsError, match="is absent") as caught:
+        made.balancer.add([WEB])
+    assert (caught.value.exit_code, "`kecs start`" in caught.value.hint) == (ExitCode.UNREACHABLE, True)
+
+
+def test_mending_repairs_what_is_dead_and_touches_nothing_else(made):
+    made.balancer.add([WEB])
+    made.balancer.mend()
+    assert made.k3d.run("kill", LB, program="docker").returncode == 0
+    made.balancer.mend()
+
+    assert is_whole(made)
+    assert made.balancer.mappings() == [WEB]
+
+
 def test_docker_that_does_not_answer(faulty):
     faulty.k3d.faults(docker_down=True)
     with pytest.raises(DockerDown):

@@ -10,7 +10,6 @@ import pytest
 from tests.k3d.clusters import Stage, free_port
 
 from kecs.errors import KecsError
-from kecs.k3d import repair
 from kecs.k3d.failures import PortTaken
 
 
@@ -66,7 +65,7 @@ def test_an_edit_that_was_killed_while_it_stopped_the_old_balancer(stage):
     assert any("an edit of it broke off" in note for note in stage.notes)
 
 
-def test_it_is_repaired_at_once_and_stays(stage, monkeypatch):
+def test_it_is_repaired_at_once_and_stays(stage):
     """Repaired while Docker still stops the old balancer: it must not die afterwards."""
     kill_edit(stage, "edit:stopping", f"127.0.0.1:{free_port()}:30081")
     assert stage.k3d.containers()[stray(stage)] in ("running", "exited")
@@ -77,8 +76,7 @@ def test_it_is_repaired_at_once_and_stays(stage, monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["edit:renamed", "edit:created", "edit:started"])
-def test_edits_that_were_killed_elsewhere(scripted_stage, step, monkeypatch):
-    monkeypatch.setattr(repair, "SETTLE", 0.6)
+def test_edits_that_were_killed_elsewhere(scripted_stage, step):
     stage, port = scripted_stage, free_port()
     before = stage.k3d.ports(stage.balancer)
     kill_edit(stage, step, f"127.0.0.1:{port}:30081")
@@ -92,9 +90,8 @@ def test_edits_that_were_killed_elsewhere(scripted_stage, step, monkeypatch):
     assert stage.cluster.state()[0] == "running"
 
 
-def test_two_edits_at_once_of_others(scripted_stage, monkeypatch):
+def test_two_edits_at_once_of_others(scripted_stage):
     """The old balancer serves under a random name: it is not stopped for the repair."""
-    monkeypatch.setattr(repair, "SETTLE", 0.6)
     stage = scripted_stage
     stage.k3d.hold("edit:looked")
     both = [stage.k3d.spawn(*stage.edit(f"127.0.0.1:{free_port()}:30081")) for _ in range(2)]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -146,9 +146,8 @@ class Publishing:
         found = edits(there, known.values(), unwanted)
         if found.remove and not self.balancer.can_remove():
             found = self._without_removal(found)
-        leaving = {one.host_port for one in found.remove}
-        if found.add:
-            self.balancer.check(found.add, leaving)
+        if len(found):
+            self.balancer.check(found.add, {one.host_port for one in found.remove})
         self.edits = found
 
     def _without_removal(self, found: Edits) -> Edits:
@@ -231,27 +230,36 @@ class Publishing:
         """Take away what is to go. Raises `KecsError`; the load balancer serves again then what it did."""
         from kecs.k3d.balancer import Edits
 
-        if self.edits.remove:
-            with self._finishing("the edit is finished first"):
-                self.balancer.change(Edits(remove=self.edits.remove))
+        if not self.edits.remove:
+            return
+        ports = [one.host_port for one in self.edits.remove]
+        with self._finishing("taken away", ports):
+            self.balancer.change(Edits(remove=self.edits.remove))
 
     def add(self) -> None:
         """Add what is to come. Raises `KecsError`; the load balancer serves again then what it did."""
         from kecs.k3d.balancer import Edits
 
-        if self.edits.add:
-            try:
-                with self._finishing("the edit is finished first"):
-                    self.balancer.change(Edits(add=self.edits.add))
-                    self.done = [one.host_port for one in self.edits.add]
-            except KeyboardInterrupt:
-                if self.done:
-                    self._session.note(f"published: {', '.join(map(str, self.done))}; that stays")
-                raise
+        if not self.edits.add:
+            return
+        ports = [one.host_port for one in self.edits.add]
+        with self._finishing("published", ports):
+            self.balancer.change(Edits(add=self.edits.add))
+            self.done = ports
 
-    def _finishing(self, what: str) -> AbstractContextManager[None]:
-        self._session.note(f"editing the load balancer of `{self._k3d.cluster}`")
-        return patience.finishing(self._session.note, what)
+    @contextmanager
+    def _finishing(self, what: str, ports: Sequence[int]) -> Iterator[None]:
+        """Let an edit come to its end, and say at Ctrl-C that it did."""
+        note, done = self._session.note, False
+        note(f"editing the load balancer of `{self._k3d.cluster}`")
+        try:
+            with patience.finishing(note, "the edit is finished first"):
+                yield
+                done = True
+        except KeyboardInterrupt:
+            if done:
+                note(f"{what}: {', '.join(map(str, ports))}; the command itself was broken off after that")
+            raise
 
     def prove(self, now: Iterable[Row], needed: Collection[int] = ()) -> KecsError | None:
         """Wait until the published ports answer requests: those that were added, and all others too.

@@ -189,6 +189,8 @@ def _publishing(session: Session, wish: Wish, request: ApplyRequest) -> Publishi
     launch.ask_agent(session.paths, session.note, lambda agent: agent.apply(question))
     others = forward_publish.of_rows(row for row in rows if row["owner"] != request.owner)
     publishing = forward_publish.Publishing(session, instance, yes=wish.yes)
+    if not wish.dry_run:
+        publishing.balancer.mend()
     publishing.plan([*mine, *others], {row["publish"] for row in before})
     if wish.dry_run:
         publishing.show()

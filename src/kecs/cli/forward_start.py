@@ -120,6 +120,7 @@ def _publishing(session: Session, forwards: list[ForwardSpec], *, yes: bool) -> 
         wish for wish in forward_publish.of_rows(forward_publish.rows(session)) if wish.port not in ports
     ]
     publishing = forward_publish.Publishing(session, instance, yes=yes)
+    publishing.balancer.mend()
     publishing.plan([*mine, *others], needed=mine)
     if late := [wish for wish in publishing.late if wish in mine]:
         raise KecsError(

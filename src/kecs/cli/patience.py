@@ -6,16 +6,16 @@ the same; whoever does the work then repairs it.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@contextmanager
+@contextlib.contextmanager
 def finishing(note: Callable[[str], None], what: str) -> Iterator[None]:
     """Let the block come to its end whatever signal comes, and raise `KeyboardInterrupt` then if one did.
 
@@ -30,10 +30,12 @@ def finishing(note: Callable[[str], None], what: str) -> Iterator[None]:
     def hear(_number: int, _frame: FrameType | None) -> None:
         nonlocal heard
         heard += 1
-        if heard == 1:
-            note(f"{what}; a second Ctrl-C breaks it off and repairs what that leaves")
-        elif heard == 2:
-            note("breaking it off")
+        with contextlib.suppress(OSError):  # the terminal may be what went away
+            if heard == 1:
+                note(f"{what}; a second Ctrl-C breaks it off and repairs what that leaves")
+            elif heard == 2:
+                note("breaking it off")
+        if heard == 2:
             raise KeyboardInterrupt
 
     before = {number: signal.signal(number, hear) for number in _SIGNALS}

@@ -110,8 +110,8 @@ _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}")
 def start(session: Session, /, output: str | None, **wishes: Any) -> None:
     """Start the instance and return when its API answers.
 
-    The first start creates it. On one that runs it only says so; other settings than the running ones are a
-    conflict (exit code 4).
+    The first start creates it. On one that runs it only says so, and repairs its k3d cluster; other settings
+    than the running ones are a conflict (exit code 4).
     """
     began = time.monotonic()
     check_runtime(wishes["runtime"])
@@ -143,7 +143,10 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
         session.note(f"ready after {time.monotonic() - began:.1f} s")
     row = {"name": instance.name, "state": "running", "api": f"http://127.0.0.1:{instance.api_port}"}
     if output:
-        out.document(row | {"apiPort": instance.api_port, "region": instance.region}, output)
+        out.document(
+            row | {"apiPort": instance.api_port, "region": instance.region, "runtime": instance.runtime},
+            output,
+        )
     else:
         out.line(f"{row['name']}  {row['api']}")
     if not outcome.already:

@@ -60,7 +60,12 @@ def life(paths: InstancePaths, note: Note) -> Iterator[bool]:
     told = fresh = False
     while True:
         fresh = instances.make_folders(paths) or fresh
-        descriptor = files.try_lock(paths.life_lock)
+        try:
+            descriptor = files.try_lock(paths.life_lock)
+        except KecsError:
+            if paths.root.is_dir():
+                raise
+            continue  # the other command has just removed the folder
         if descriptor is not None:
             if _is_at(paths, descriptor):
                 break
@@ -96,8 +101,17 @@ def clear_folder(paths: InstancePaths) -> None:
 
 def stop(paths: InstancePaths, instance: Instance, note: Note) -> None:
     """Stop the cluster; k3d drains its nodes. Raises `KecsError` (exit 5) when Docker does not answer."""
-    cluster = cluster_of(paths, tools_of(instance, os.environ), note)
-    if cluster.state()[0] in ("absent", "stopped"):
+    try:
+        cluster = cluster_of(paths, tools_of(instance, os.environ), note)
+        state = cluster.state()[0]
+    except KecsError as error:
+        again = "then run `kecs stop` again"
+        raise KecsError(
+            f"the cluster `{cluster_name(paths)}` could not be stopped: {error.message}",
+            f"{error.hint}; {again}" if error.hint else again,
+            error.exit_code,
+        ) from error
+    if state in ("absent", "stopped"):
         return
     refuse_foreign(cluster, instance.id)
     note(f"stopping the cluster `{cluster.name}`")

@@ -98,10 +98,13 @@ class Balancer:
         return (int(major), int(minor)) >= CAN_REMOVE
 
     def check(self, add: Iterable[PortMapping], leaving: Collection[int] = ()) -> None:
-        """Raise (exit 4) when a host port to be added is held by anything; `leaving` are given up before."""
+        """Raise when an edit cannot be made: exit 4 when a host port to be added is held by anything.
+
+        `leaving` are given up before. Exit 2: there is no load balancer, 5: the cluster does not run.
+        """
+        self._require_up()
         one = self._serving()
-        if one is None:
-            raise self._none()
+        assert one is not None, "there is one"
         mine = {port.host_port: port.container_port for port in one.ports if port.address in _REACHED}
         for mapping in add:
             port = mapping.host_port
@@ -130,7 +133,7 @@ class Balancer:
         failed as well.
         """
         with self._cluster.locked():
-            self._require_serving()
+            self.mend()
             there = set(self.mappings())
             remove = [one for one in self.mappings() if one in wanted.remove]
             add = sorted(set(wanted.add) - there)
@@ -140,21 +143,31 @@ class Balancer:
             if add:
                 self._edit("--port-add", add)
 
+    def mend(self) -> None:
+        """Repair a load balancer that is dead, or that an edit left. Raises as `check` does."""
+        with self._cluster.locked():
+            self._require_up()
+            if self._cluster.state()[0] == "broken":
+                self._cluster.start()
+
     # How it is edited
 
-    def _require_serving(self) -> None:
-        """Repair what is broken; a cluster that is stopped stays so."""
+    def _require_up(self) -> None:
+        """Raise when there is no load balancer, or its cluster does not run; it may be broken."""
         state, detail = self._cluster.state()
-        if not self.exists():
-            raise self._none()
         if state in ("stopped", "absent", "half-made"):
             raise KecsError(
                 f"the k3d cluster `{self._cluster.name}` is {state}: {detail}",
-                "start it by `kecs start`",
+                "`kecs stop`, then `kecs start` starts it, or makes it anew",
                 ExitCode.UNREACHABLE,
             )
-        if state == "broken":
-            self._cluster.start()
+        if not self.exists():
+            raise KecsError(
+                f"the k3d cluster `{self._cluster.name}` has no load balancer",
+                "an instance has one from its first start on: `kecs destroy`, then "
+                "`kecs start --runtime k3d --load-balancer`",
+                ExitCode.USAGE,
+            )
 
     def _edit(self, option: str, mappings: list[PortMapping]) -> None:
         try:
@@ -236,14 +249,6 @@ class Balancer:
             if port in _host_ports(ports):
                 return name
         return None
-
-    def _none(self) -> KecsError:
-        return KecsError(
-            f"the k3d cluster `{self._cluster.name}` has no load balancer",
-            "an instance has one from its first start on: `kecs destroy`, then "
-            "`kecs start --runtime k3d --load-balancer`",
-            ExitCode.USAGE,
-        )
 
 
 def _mappings(node: nodes.Node) -> list[PortMapping]:
