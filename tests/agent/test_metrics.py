@@ -194,6 +194,20 @@ def test_what_is_no_http_is_answered_400_and_closed(doors):
     assert doors(scene).startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_client_that_says_more_than_it_should_gets_the_whole_page(doors):
+    async def large():
+        return "x" * 8_000_000
+
+    def scene(_door, address):
+        with socket.create_connection(address, timeout=10) as client:
+            client.sendall(f"GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n".encode())
+            said = client.recv(1)
+            client.sendall(b"more")
+            return len((said + client.makefile("rb").read()).partition(b"\r\n\r\n")[2])
+
+    assert doors(scene, page=large) == 8_000_000
+
+
 def test_a_client_that_says_nothing_keeps_nobody_from_reading(doors):
     def scene(_door, address):
         silent = [socket.create_connection(address, timeout=10) for _ in range(CLIENTS - 1)]

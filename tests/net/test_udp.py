@@ -13,6 +13,7 @@ import pytest
 from tests.net.peers import DEADLINE, Upstream, connect, until
 
 from kecs.net import datagrams, listener, udp
+from kecs.net.loop import RelayLoop
 from kecs.net.messages import (
     Close,
     Datagrams,
@@ -616,3 +617,21 @@ def test_a_socket_never_asks_itself(relay, monkeypatch):
         one.send(b"?")
         assert relay.wait(Refused, endpoint="a").error == "Connection refused"
         until(lambda: relay.counters().dropped == 1)
+
+
+def test_what_was_refused_is_not_sent_again_for_a_client_that_is_forgotten(tasks):
+    """The loop's turns are taken by hand, so that the client goes between the refusal and its consequence."""
+    loop = RelayLoop(lambda _message: None)
+    served = udp.ServedByDatagrams(loop, "f")
+    (sock,) = listener.bind(["127.0.0.1"], 0, udp=True)
+    served.listen((sock,), Datagrams())
+    served.snapshot(tuple(task.endpoint() for task in tasks))
+    with client(sock.getsockname()[1]) as one:
+        one.send(b"?")
+        loop._turn()
+        (session,) = served.sessions.values()
+        served.refused(session.upstream, ConnectionRefusedError())
+        served.close(connections=True)
+        loop._turn()
+        assert (served.dropped, served.counters().by_endpoint) == (1, (("a", 0), ("b", 0)))
+    loop._close_all()

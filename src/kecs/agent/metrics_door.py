@@ -118,6 +118,7 @@ class MetricsDoor:
                     status, kind, body = await self._answer(request)
                 except h11.RemoteProtocolError as error:
                     status, kind, body = error.error_status_hint, "text/plain", f"{error}\n"
+                writer.transport.set_write_buffer_limits(0)  # so `drain` waits until the kernel has all of it
                 for event in _response(status, kind, body.encode()):
                     if (data := http.send(event)) is not None:
                         writer.write(data)

@@ -198,16 +198,19 @@ class ServedByDatagrams:
                 return True
         return False
 
-    def _send_again(self, session: Session, refused: Upstream, data: bytes) -> bool:
-        """Send what was refused to another task; False when there is none that takes it."""
-        other = self._well(session)
-        if other is None or other is refused:
-            return False
+    def _send_again(self, session: Session, refused: Upstream, data: bytes) -> None:
+        """Send what was refused to another task, if there is one that takes it."""
         try:
-            other.send(data)
+            known = self.sessions.get(session.client) is session
+            other = self._well(session) if known else None
+            if other is None or other is refused:
+                self.dropped += 1
+            else:
+                other.send(data)
         except OSError:
-            return False
-        return True
+            self.dropped += 1
+        except Exception as error:  # noqa: BLE001 - the top of this datagram's handling
+            self._failed(session, error)
 
     def _well(self, session: Session) -> Upstream | None:
         """Return the socket to the client's task, where that is possible to one that did not refuse."""
@@ -282,8 +285,9 @@ class ServedByDatagrams:
         else:
             upstream.shunned = True
             self._refuse(upstream.place, error)
-        if lost is not None and not self._send_again(session, upstream, lost):
-            self.dropped += 1
+        if lost is not None:
+            # Not now: descriptors are made between two rounds of events only (`RelayLoop`).
+            self.loop.chores.append(lambda: self._send_again(session, upstream, lost))
 
     def broken(self, upstream: Upstream, error: Exception) -> None:
         """Keep an unexpected error with its client."""
