@@ -143,7 +143,7 @@ def test_a_task_that_can_only_be_dialled_is_no_node():
 def published_pod(task_id=A, *, port_number=30080, **members):
     """A task whose node port is published on this machine, too."""
     one = pod(task_id, nodes=("10.0.0.1",), **members)
-    here = Route(kind="direct", host="127.0.0.1", port=port_number, published=True)
+    here = Route(kind="direct", host="127.0.0.1", port=port_number, by_node=True, published=True)
     [only] = one.ports
     routes = [*only.routes[:-1], here, only.routes[-1]]
     return msgspec.structs.replace(one, ports=[msgspec.structs.replace(only, routes=routes)])

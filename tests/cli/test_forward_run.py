@@ -109,6 +109,7 @@ def test_the_agent_is_told_the_real_path_and_what_the_file_says(kecs, running, f
                     "name": "web",
                     "localPort": 8080,
                     "targetPort": 80,
+                    "protocol": "tcp",
                     "retry": {},
                 }
             ],
