@@ -108,7 +108,8 @@ def test_udp_is_reached_at_nodes_only():
     found = target(ONE, node_port(protocol="udp"), ports=udp)
 
     assert routes_of(found) == NODES[:2]
-    assert found.tasks[0].ports[0].routes[0] == Route(kind="direct", host="203.0.113.7", port=30080)
+    first = Route(kind="direct", host="203.0.113.7", port=30080, by_node=True)
+    assert found.tasks[0].ports[0].routes[0] == first
 
 
 def test_a_cluster_that_publishes_nothing_says_nothing_of_it():
