@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 AVAILABLE = sys.platform == "linux" and hasattr(os, "splice") and hasattr(fcntl, "F_SETPIPE_SZ")
 
 CAPACITY = 256 * 1024
-"""Bytes of a pipe, and so the most that a stalled reader keeps in one. More is not faster: what is moved
-then leaves the processor's cache before its reader gets it (docs/design/data-path.md has the figures)."""
+"""Bytes of a pipe, and so the most that a stalled reader keeps in one. More was not seen to be faster
+(docs/design/data-path.md)."""
 
 DEFAULT = 64 * 1024
 """What a pipe has where it may not be larger: a user who is not root may have `pipe-user-pages-soft` in all
