@@ -218,6 +218,7 @@ class Scene:
         client = self.stack.enter_context(connect(port))
         connection = self.connection("bulk")
         self.bulk_end = connection.client
+        self.bulk_end.score = bulk.PROOF + bulk.PATIENCE  # so it is spliced from the first byte on
         assert connection.upstream is not None
         self.bulk_poll = select.poll()
         self.bulk_poll.register(self.bulk_end.fd, select.POLLIN)
