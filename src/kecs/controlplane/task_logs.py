@@ -25,6 +25,9 @@ from kecs.runtimes.base import Runtime
 Lines = asyncio.Queue[bytes | None]
 WAITING = 256
 """Lines that may wait for a slow reader; then the files are read no further."""
+COMING_UP = frozenset({"PROVISIONING", "PENDING", "ACTIVATING"})
+BY_ITSELF = frozenset({"EssentialContainerExited", "TaskFailedToStart"})
+"""Stop codes of tasks that nobody told to stop."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,10 +71,19 @@ class TaskLogs:
         )
 
     def _worth_reading(self, service: Service) -> list[Task]:
-        """Return the living tasks of a service, or the one that stopped last when none lives."""
+        """Return the living tasks of a service, or the one that stopped last when none lives.
+
+        While none has come up, the last one that ended by itself comes before them: why it did is what is
+        looked for, and its successor may not have written anything yet.
+        """
         tasks = tasks_of(service, self._state().scan(Task, service.region, service.cluster))
         alive = [task for task in tasks if task.last_status != "STOPPED"]
-        return alive or sorted(tasks, key=lambda task: task.stopped_at or 0.0)[-1:]
+        if any(task.last_status not in COMING_UP for task in alive):
+            return alive
+        last = sorted((task for task in tasks if task not in alive), key=lambda task: task.stopped_at or 0.0)[
+            -1:
+        ]
+        return [task for task in last if not alive or task.stop_code in BY_ITSELF] + alive
 
     async def _read(self, tasks: list[Task], container: str | None) -> AsyncIterator[bytes]:
         for task in tasks:
