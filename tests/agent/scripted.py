@@ -137,12 +137,24 @@ class ScriptedControlPlane:
         return EndpointsLine(type="snapshot", version=self._version, targets=list(self._targets.values()))
 
     async def _accept(self):
-        # By hand: asyncio's server leaks a connection that comes just when it is closed.
-        while True:
-            connection, _ = await self._loop.sock_accept(self._listener)
-            task = self._loop.create_task(self._serve(connection))
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+        # By hand: asyncio's server leaks a connection that comes just when it is closed, and so does
+        # `sock_accept` when it is cancelled just then.
+        readable = asyncio.Event()
+        self._loop.add_reader(self._listener, readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                try:
+                    connection, _ = self._listener.accept()
+                except BlockingIOError:
+                    continue
+                connection.setblocking(False)
+                task = self._loop.create_task(self._serve(connection))
+                self._connections.add(task)
+                task.add_done_callback(self._connections.discard)
+        finally:
+            self._loop.remove_reader(self._listener)
 
     async def _serve(self, connection):
         with connection:

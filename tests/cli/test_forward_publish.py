@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from tests.client.fakes import row
+from tests.k3d.clusters import free_port
 from tests.k3d.scripted import ScriptedK3d
 
 from kecs.cli import forward_publish
@@ -39,11 +40,10 @@ class Page(BaseHTTPRequestHandler):
 
 
 def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    ports = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return sorted(ports)
 
 
 def target(service="web", node_port=30081, port=80):

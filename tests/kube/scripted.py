@@ -342,11 +342,23 @@ class ScriptedApi:
     # Connections
 
     async def _accept(self, listener):
-        while True:
-            sock, _ = await self._loop.sock_accept(listener)
-            task = self._loop.create_task(self._connection(sock))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+        # Not by `sock_accept`, which leaks a connection that comes just when it is cancelled.
+        readable = asyncio.Event()
+        self._loop.add_reader(listener, readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                try:
+                    sock, _ = listener.accept()
+                except BlockingIOError:
+                    continue
+                sock.setblocking(False)
+                task = self._loop.create_task(self._connection(sock))
+                self._tasks.add(task)
+                task.add_done_callback(self._done)
+        finally:
+            self._loop.remove_reader(listener)
 
     def _done(self, task):
         self._tasks.discard(task)
