@@ -28,6 +28,11 @@ def check_instance_name(name: str) -> str:
     return name
 
 
+def instance_flag(name: str) -> str:
+    """Return what a command for this instance ends with: ` --instance NAME`, or nothing for `default`."""
+    return "" if name == "default" else f" --instance {name}"
+
+
 @dataclass(frozen=True)
 class InstancePaths:
     """Where the files of one instance live."""

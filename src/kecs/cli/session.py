@@ -43,8 +43,9 @@ class Session:
 
     def command(self, words: str) -> str:
         """Return a `kecs` command for this instance, in backticks, for a hint."""
-        name = self.paths.name
-        return f"`kecs {words}`" if name == "default" else f"`kecs {words} --instance {name}`"
+        from kecs.paths import instance_flag
+
+        return f"`kecs {words}{instance_flag(self.paths.name)}`"
 
 
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "faint": "2"}

@@ -14,6 +14,7 @@ from kecs.cli import output as out
 from kecs.cli.commands import command, pass_session, rows_option
 from kecs.cli.session import Session
 from kecs.errors import ExitCode, KecsError
+from kecs.paths import instance_flag
 
 if TYPE_CHECKING:
     from kecs.client.instance import Instance
@@ -150,8 +151,7 @@ def start(session: Session, /, output: str | None, **wishes: Any) -> None:
     else:
         out.line(f"{row['name']}  {row['api']}")
     if not outcome.already:
-        flag = "" if instance.name == "default" else f" --instance {instance.name}"
-        session.note(f'next: eval "$(kecs env{flag})"')
+        session.note(f'next: eval "$(kecs env{instance_flag(instance.name)})"')
 
 
 def check_runtime(runtime: str | None) -> None:

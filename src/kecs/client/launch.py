@@ -23,7 +23,7 @@ from kecs.client import instance as instances
 from kecs.client.agent import AgentClient, NotRunning, WentAway, exit_code, hung, is_up
 from kecs.client.controlplane import ControlPlaneClient
 from kecs.errors import ExitCode, KecsError
-from kecs.paths import InstancePaths
+from kecs.paths import InstancePaths, instance_flag
 
 T = TypeVar("T")
 Daemon = Literal["agent", "controlplane"]
@@ -203,7 +203,7 @@ def stopped(paths: InstancePaths) -> KecsError:
 
 def start_command(paths: InstancePaths) -> str:
     """Return the command that starts the instance, in backticks."""
-    return "`kecs start`" if paths.name == "default" else f"`kecs start --instance {paths.name}`"
+    return f"`kecs start{instance_flag(paths.name)}`"
 
 
 def _start_agent(paths: InstancePaths, note: Callable[[str], None]) -> None:

@@ -7,18 +7,19 @@ what cannot be; the command line has the load balancer do it (`kecs.cli.forward_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from kecs.client.endpoints import Target
 from kecs.client.instance import Instance
 from kecs.errors import ExitCode, KecsError
+from kecs.paths import instance_flag
 
 
 def check(port: int | None, instance: Instance) -> None:
     """Refuse a published port on an instance without a load balancer (exit 2); None is none."""
     if port is None:
         return
-    name = "" if instance.name == "default" else f" --instance {instance.name}"
+    name = instance_flag(instance.name)
     start = f"`kecs start{name} --runtime k3d --load-balancer`"
     if instance.k3d is None:
         raise KecsError(
@@ -51,9 +52,3 @@ def node_port_of(
                 found = possible
             return next((one.node_port for one in found if one.node_port is not None), None)
     return None
-
-
-def listed(ports: Sequence[int]) -> str:
-    """`18080`, `18080 and 18081`, `18080, 18081 and 18082`."""
-    words = [str(port) for port in sorted(ports)]
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]])) if words else "none"

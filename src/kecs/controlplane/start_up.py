@@ -21,7 +21,7 @@ from kecs.ecs.context import Context, Knobs, RuntimeTraits
 from kecs.ecs.model import Task, TaskDefinition
 from kecs.errors import ExitCode, KecsError
 from kecs.net import listener
-from kecs.paths import InstancePaths
+from kecs.paths import InstancePaths, instance_flag
 
 FIRST_API_PORT = 5373
 """The port of the first instance; another one gets the next that is free."""
@@ -44,7 +44,8 @@ def bind_api(paths: InstancePaths, instance: Instance) -> tuple[Instance, tuple[
             raise KecsError(
                 f"the instance's port {instance.api_port} is taken"
                 + (f" by {error.holder}" if error.holder else ""),
-                f"end that program, or give the instance another port: `kecs start{_name(paths)} --port N`",
+                "end that program, or give the instance another port: "
+                f"`kecs start{instance_flag(paths.name)} --port N`",
                 ExitCode.CONFLICT,
             ) from error
     avoid = ports.named_ports(paths.home, None)
@@ -154,7 +155,3 @@ def named_ports(paths: InstancePaths) -> Callable[[], set[int]]:
         return known
 
     return named
-
-
-def _name(paths: InstancePaths) -> str:
-    return "" if paths.name == "default" else f" --instance {paths.name}"

@@ -11,7 +11,7 @@ from kecs.client.doctor.machine import Known, Machine, Ran
 from kecs.client.instance import Instance
 from kecs.errors import KecsError
 from kecs.kube import kubeconfig
-from kecs.paths import InstancePaths
+from kecs.paths import InstancePaths, instance_flag
 
 PATIENCE = 5.0
 """Seconds for a cluster or Docker to answer."""
@@ -105,7 +105,7 @@ def _program(machine: Machine) -> Finding:
 
 def _own_cluster(machine: Machine, paths: InstancePaths, it: Instance) -> Finding:
     """Compare the cluster that KECS made for an instance with what that should be."""
-    flag = "" if it.name == "default" else f" --instance {it.name}"
+    flag = instance_flag(it.name)
     start, stop = f"`kecs start{flag}`", f"`kecs stop{flag}`"
     if k3d.never_was(it):
         text = f"the first start of the instance `{it.name}` was interrupted"

@@ -13,6 +13,7 @@ from kecs.client.doctor.machine import Known, Machine
 from kecs.client.instance import Instance
 from kecs.client.lifetime import has_forwards
 from kecs.errors import KecsError
+from kecs.paths import instance_flag
 
 TIMEOUT = 3.0
 """Seconds that a daemon has to answer. One that is busy takes some milliseconds."""
@@ -36,7 +37,7 @@ def _of(known: Known, it: Instance) -> Iterator[Finding]:
             yield error(
                 "daemons",
                 f"a daemon of the instance `{name}` runs although it was stopped",
-                f"`kecs stop{_flag(name)}` ends it",
+                f"`kecs stop{instance_flag(name)}` ends it",
             )
         else:
             yield ok("daemons", f"the instance `{name}` is stopped, and nothing of it runs")
@@ -52,7 +53,7 @@ def _controlplane(known: Known, it: Instance) -> Iterator[Finding]:
         yield error(
             "daemons",
             f"the control plane of the instance `{it.name}` does not run",
-            f"`kecs status{_flag(it.name)}` starts it again, or says why not; its log: "
+            f"`kecs status{instance_flag(it.name)}` starts it again, or says why not; its log: "
             f"`{known.paths.controlplane_log}`",
         )
         return
@@ -63,10 +64,10 @@ def _controlplane(known: Known, it: Instance) -> Iterator[Finding]:
         yield warning(
             "daemons",
             f"the control plane of `{it.name}` is of KECS {answer.version}, this is {__version__}",
-            f"`kecs stop{_flag(it.name)}`, then `kecs start{_flag(it.name)}`",
+            f"`kecs stop{instance_flag(it.name)}`, then `kecs start{instance_flag(it.name)}`",
         )
     for text in answer.warnings:
-        yield warning("daemons", text, f"`kecs status{_flag(it.name)}` shows it until it is mended")
+        yield warning("daemons", text, f"`kecs status{instance_flag(it.name)}` shows it until it is mended")
     if answer.cluster is not None and not answer.cluster.connected:
         yield error(
             "daemons",
@@ -76,7 +77,7 @@ def _controlplane(known: Known, it: Instance) -> Iterator[Finding]:
 
 
 def _agent(known: Known, it: Instance) -> Iterator[Finding]:
-    restart = f"`kecs port-forward agent restart{_flag(it.name)}`"
+    restart = f"`kecs port-forward agent restart{instance_flag(it.name)}`"
     try:
         with AgentClient(known.paths, TIMEOUT) as agent:
             version = str(agent.ask("agent.hello").get("version"))
@@ -100,7 +101,3 @@ def _is_wanted(known: Known, it: Instance) -> bool:
         return it.agent == "running" and has_forwards(known.paths)
     except KecsError:
         return True  # a newer version wrote the file: `check_kept_ports` says so
-
-
-def _flag(name: str) -> str:
-    return "" if name == "default" else f" --instance {name}"

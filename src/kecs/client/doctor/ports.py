@@ -11,6 +11,7 @@ from kecs.client.controlplane import ControlPlaneClient
 from kecs.client.doctor.finding import Finding, error, ok, warning
 from kecs.client.doctor.machine import Known, Machine
 from kecs.errors import KecsError
+from kecs.paths import instance_flag
 
 FIRST_API_PORT = 5373
 """What a first `kecs start` takes when it is free (kecs.controlplane.start_up)."""
@@ -45,7 +46,7 @@ def _api_port(machine: Machine, known: Known) -> Iterator[Finding]:
     if holder is None:
         yield ok("API port", f"port {it.api_port} of the instance `{it.name}` is free")
     elif not is_up(str(known.paths.controlplane_socket)):
-        flag = "" if it.name == "default" else f" --instance {it.name}"
+        flag = instance_flag(it.name)
         yield error(
             "API port",
             f"port {it.api_port} of the instance `{it.name}` is taken by {holder}",
