@@ -29,6 +29,7 @@ from kecs.client.endpoints import EndpointsLine
 from kecs.client.instance import Instance
 from kecs.errors import KecsError
 from kecs.forward.apply import Step, plan
+from kecs.forward.ports import port_text
 from kecs.net import listener
 
 
@@ -259,8 +260,7 @@ class Applier:
                 rpc.Step(
                     sign=step.sign,
                     name=step.name,
-                    target=f"{step.spec.target}:{step.spec.target_port}"
-                    + ("/udp" if step.spec.protocol == "udp" else ""),
+                    target=f"{step.spec.target}:{port_text(step.spec.target_port, step.spec.protocol)}",
                     changes=[str(change) for change in step.changes],
                     forward=row,
                 )

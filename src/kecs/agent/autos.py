@@ -13,6 +13,7 @@ import msgspec
 from kecs.agent.state import AutoEntry, Entry
 from kecs.client.endpoints import Target as EndpointTarget
 from kecs.forward.apply import auto_options
+from kecs.forward.ports import port_text
 from kecs.forward.spec import ForwardSpec, Protocol, Target, default_name
 
 Key = tuple[str, str, str, int | str, Protocol]
@@ -56,7 +57,7 @@ def key_of(entry: Entry) -> Key:
 
 def text_of(key: Key) -> str:
     """`us-east-1/prod/web:80` or `us-east-1/prod/dns:53/udp`, as `AutoEntry.stopped` keeps it."""
-    return f"{key[0]}/{key[1]}/{key[2]}:{key[3]}" + ("/udp" if key[4] == "udp" else "")
+    return f"{key[0]}/{key[1]}/{key[2]}:{port_text(key[3], key[4])}"
 
 
 def _ports(

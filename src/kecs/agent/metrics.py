@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kecs import __version__
-from kecs.agent.exposition import Page
+from kecs.agent.exposition import Kind, Page
 from kecs.agent.named import Named
 from kecs.agent.runner import Runner
 from kecs.agent.state import Entry
@@ -22,20 +22,23 @@ from kecs.forward.machine import State
 from kecs.net.latency import BOUNDS, Durations
 from kecs.net.messages import Counters, Endpoint
 
-COUNTED: tuple[tuple[str, str, Callable[[Counters], int]], ...] = (
-    ("connections_total", "Connections accepted.", lambda it: it.total),
-    ("connections_expired_total", "Held connections that were given up.", lambda it: it.expired),
-    ("connections_failed_total", "Connections that a defect of KECS ended.", lambda it: it.failed),
-    ("received_bytes_total", "Bytes that came from clients.", lambda it: it.received),
-    ("sent_bytes_total", "Bytes that went to clients.", lambda it: it.sent),
-    ("datagrams_dropped_total", "Datagrams of UDP that nobody took.", lambda it: it.dropped),
+COUNTED: tuple[tuple[str, Kind, str, Callable[[Counters], int]], ...] = (
+    ("connections_total", "counter", "Connections accepted.", lambda it: it.total),
+    ("connections_expired_total", "counter", "Held connections that were given up.", lambda it: it.expired),
+    (
+        "connections_failed_total",
+        "counter",
+        "Connections that a defect of KECS ended.",
+        lambda it: it.failed,
+    ),
+    ("received_bytes_total", "counter", "Bytes that came from clients.", lambda it: it.received),
+    ("sent_bytes_total", "counter", "Bytes that went to clients.", lambda it: it.sent),
+    ("datagrams_dropped_total", "counter", "Datagrams of UDP that nobody took.", lambda it: it.dropped),
+    ("connections_open", "gauge", "Connections that are relayed or dialled for now.", lambda it: it.open),
+    ("connections_held", "gauge", "Connections that wait for an endpoint now.", lambda it: it.held),
 )
-"""Counters of a forward: the name after `kecs_forward_`, what it counts, where it is."""
+"""Numbers of a forward: the name after `kecs_forward_`, the kind, what it counts, where it is."""
 
-GAUGES: tuple[tuple[str, str, Callable[[Counters], int]], ...] = (
-    ("connections_open", "Connections that are relayed or dialled for now.", lambda it: it.open),
-    ("connections_held", "Connections that wait for an endpoint now.", lambda it: it.held),
-)
 TIMED: tuple[tuple[str, str, Callable[[Counters], Durations]], ...] = (
     ("dial_seconds", "Time until a task was connected, on direct routes.", lambda it: it.dial),
     (
@@ -111,7 +114,7 @@ class Metrics:
     def _of_the_agent(self, page: Page) -> None:
         page.family("kecs_agent_info", "gauge", "Version of the agent; always 1.")
         page.sample(1, {"instance": self._instance, "version": __version__})
-        for name, kind, text, value in (
+        own: tuple[tuple[str, Kind, str, float], ...] = (
             ("kecs_controlplane_connected", "gauge", "1 while it follows the control plane.",
              int(self._is_connected())),
             ("process_start_time_seconds", "gauge", "When the agent started, since the epoch.",
@@ -121,8 +124,9 @@ class Metrics:
             ("process_open_fds", "gauge", "Open descriptors.", sum(1 for _ in Path("/dev/fd").iterdir())),
             ("process_max_fds", "gauge", "How many it may have.",
              resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
-        ):  # fmt: skip
-            page.family(name, "counter" if kind == "counter" else "gauge", text)
+        )  # fmt: skip
+        for name, kind, text, value in own:
+            page.family(name, kind, text)
             page.sample(value, {})
 
 
@@ -140,12 +144,8 @@ def of_forwards(page: Page, measured: list[Measured]) -> None:
         draining = sum(endpoint.draining for endpoint in one.endpoints)
         page.sample(len(one.endpoints) - draining, {"forward": one.label, "draining": "false"})
         page.sample(draining, {"forward": one.label, "draining": "true"})
-    for name, text, value in COUNTED:
-        page.family(f"kecs_forward_{name}", "counter", text)
-        for one in measured:
-            page.sample(value(one.counters), {"forward": one.label})
-    for name, text, value in GAUGES:
-        page.family(f"kecs_forward_{name}", "gauge", text)
+    for name, kind, text, value in COUNTED:
+        page.family(f"kecs_forward_{name}", kind, text)
         for one in measured:
             page.sample(value(one.counters), {"forward": one.label})
     for name, text, durations in TIMED:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from kecs.client.endpoints import EndpointPort
 from kecs.errors import ExitCode, KecsError
+from kecs.forward.ports import port_text
 from kecs.forward.spec import HOLD_CONNECTIONS, HOLD_SECONDS, IDLE_SECONDS, ForwardSpec, Protocol
 
 
@@ -81,8 +82,7 @@ def find_port(spec: ForwardSpec, possible: Sequence[EndpointPort]) -> tuple[int,
 def _mappings(ports: Iterable[EndpointPort]) -> str:
     """`80 (http), 81, 53/udp`."""
     shown = {
-        (port.container_port, port.protocol): str(port.container_port)
-        + ("/udp" if port.protocol == "udp" else "")
+        (port.container_port, port.protocol): port_text(port.container_port, port.protocol)
         + (f" ({port.name})" if port.name else "")
         for port in ports
     }

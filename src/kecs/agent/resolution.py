@@ -13,6 +13,7 @@ from kecs.agent.state import Entry
 from kecs.client.endpoints import EndpointPort, EndpointTask
 from kecs.client.rpc_types import ChosenTask, EndpointRow
 from kecs.forward.machine import EndpointsReady, NoEndpoint, TargetGone
+from kecs.forward.ports import port_text
 from kecs.net.messages import Endpoint
 
 
@@ -60,7 +61,7 @@ def condition(entry: Entry, task: EndpointTask) -> str:
 def ports_text(ports: Iterable[EndpointPort]) -> str:
     """List the ports: `80, 8080, 53/udp`."""
     found = {(port.protocol, port.container_port) for port in ports}
-    return ", ".join(str(number) + ("/udp" if kind == "udp" else "") for kind, number in sorted(found))
+    return ", ".join(port_text(number, kind) for kind, number in sorted(found))
 
 
 def is_leaving(task: EndpointTask) -> bool:

@@ -17,6 +17,7 @@ import msgspec
 
 from kecs import files
 from kecs.errors import KecsError
+from kecs.forward.ports import port_text
 from kecs.forward.spec import (
     HOLD_CONNECTIONS,
     HOLD_SECONDS,
@@ -115,7 +116,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     @property
     def port_text(self) -> str:
         """The same in words: `80`, `http`, `53/udp`."""
-        return f"{self.port}/udp" if self.protocol == "udp" else str(self.port)
+        return port_text(self.port, self.protocol)
 
     @classmethod
     def of(cls, spec: ForwardSpec, **chosen: Any) -> Entry:

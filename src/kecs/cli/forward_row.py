@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kecs.cli import output as out
+from kecs.forward.ports import port_text
 
 Row = dict[str, Any]
 
@@ -61,8 +62,7 @@ def target(row: Row) -> str:
     """Return what it leads to: `prod/web:80`, `prod/0123abcd:53/udp`, `prod/Env=dev,Part=worker:80`."""
     tags = ",".join(f"{key}={value}" for key, value in row["tags"].items())
     what = row["service"] or tags or (row["taskId"] or "*")[:8]
-    protocol = "/udp" if _is_udp(row) else ""
-    return out.clean(f"{row['cluster']}/{what}:{row['targetPort']}{protocol}")
+    return out.clean(f"{row['cluster']}/{what}:{port_text(row['targetPort'], row.get('protocol'))}")
 
 
 def _is_udp(row: Row) -> bool:

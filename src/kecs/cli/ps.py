@@ -10,6 +10,7 @@ from kecs.cli import output as out
 from kecs.cli.commands import command, pass_session, rows_option
 from kecs.cli.session import Session
 from kecs.errors import KecsError
+from kecs.forward.ports import port_text
 
 if TYPE_CHECKING:
     from kecs.client.admin_types import Ps, PsPort, PsService, PsTask
@@ -104,7 +105,7 @@ def local(row: dict[str, Any]) -> str:
 
 
 def _listed(row: dict[str, Any]) -> str:
-    return local(row) + ("/udp" if row.get("protocol") == "udp" else "")
+    return port_text(local(row), row.get("protocol"))
 
 
 def print_services(answer: Ps, *, wide: bool) -> None:
@@ -165,7 +166,7 @@ def _moving(task: PsTask) -> str:
 
 def _port(port: PsPort) -> str:
     """Return `80 on 29999` or `80 on node port 30123`, what is not ready, and the forward that reaches it."""
-    number = str(port.container_port) + ("/udp" if port.protocol == "udp" else "")
+    number = port_text(port.container_port, port.protocol)
     here = f"{number} on {port.host_port}" if port.host_port not in (0, port.container_port) else number
     if port.node_port is not None:
         here = f"{number} on node port {port.node_port}"

@@ -16,6 +16,7 @@ from typing import Any
 from kecs.client.admin_types import Explain, ExplainEvent
 from kecs.errors import ExitCode, KecsError
 from kecs.forward.machine import GIVEN_UP
+from kecs.forward.ports import port_text
 
 _HERE = frozenset({"127.0.0.1", "::1"})
 _STOPPED = re.compile(r"(task [0-9a-f]{8}) is STOPPED")
@@ -74,7 +75,7 @@ class Forward:
     @property
     def port(self) -> str:
         """The target port as it is written: `80`, `http`, `53/udp`."""
-        return f"{self.target_port}/udp" if self.is_udp else f"{self.target_port}"
+        return port_text(self.target_port, self.protocol)
 
     @property
     def is_udp(self) -> bool:

@@ -97,4 +97,9 @@ def _ids_of(cluster: K3dCluster, names: list[str]) -> dict[str, str]:
             f"build or pull it first (`docker build -t {missing[0]} .`); `docker images` lists what there is",
             ExitCode.NOT_FOUND,
         )
-    return {name: image_id.removeprefix("sha256:")[:12] for name, image_id in ids.items() if image_id}
+    return {name: short_id(image_id) for name, image_id in ids.items() if image_id}
+
+
+def short_id(image_id: str) -> str:
+    """Return an id as `docker images` shows it: twelve digits."""
+    return image_id.removeprefix("sha256:")[:12]

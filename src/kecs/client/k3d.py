@@ -165,11 +165,12 @@ def look(paths: InstancePaths, instance: Instance, environment: Mapping[str, str
     """Return how the cluster is, by what its containers are. Raises nothing."""
     try:
         cluster = cluster_of(paths, tools_of(instance, environment))
-        state, detail = cluster.state()
-        nodes = [{"name": each.name, "role": each.role, "state": each.state} for each in cluster.nodes()]
+        nodes = cluster.nodes()
     except KecsError as error:
         return State(cluster=cluster_name(paths), state="unknown", detail=error.message, nodes=[])
-    return State(cluster=cluster.name, state=state, detail=detail, nodes=nodes)
+    state, detail = cluster.judged(nodes)
+    shown = [{"name": each.name, "role": each.role, "state": each.state} for each in nodes]
+    return State(cluster=cluster.name, state=state, detail=detail, nodes=shown)
 
 
 def tools_of(instance: Instance | None, environment: Mapping[str, str]) -> Tools:

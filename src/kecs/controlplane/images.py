@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from kecs import aio
+from kecs.client.images import short_id
 from kecs.errors import KecsError
 
 SURE_FOR = 30.0
@@ -253,8 +254,3 @@ class Images:
     async def _on_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, functools.partial(call, *arguments))
-
-
-def short_id(image_id: str) -> str:
-    """Return an id as `docker images` shows it: twelve digits."""
-    return image_id.removeprefix("sha256:")[:12]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,7 +87,11 @@ class K3dCluster:
 
     def state(self) -> tuple[State, str]:
         """Return what its nodes amount to, and their states in words for a person."""
-        state, detail = judge(self.nodes(), self.balancer, unfinished=self._unfinished.exists())
+        return self.judged(self.nodes())
+
+    def judged(self, nodes: Sequence[Node]) -> tuple[State, str]:
+        """Return the same of nodes that were just asked for."""
+        state, detail = judge(nodes, self.balancer, unfinished=self._unfinished.exists())
         if state == "half-made" and self._lock.is_busy():
             return state, "it is being created"
         return state, detail
