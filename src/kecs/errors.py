@@ -29,3 +29,7 @@ class KecsError(Exception):
         self.message = message
         self.hint = hint
         self.exit_code = exit_code
+
+    def hint_and(self, more: str, joint: str = "; ") -> str:
+        """Return the hint with `more` behind it, or `more` alone where there is none."""
+        return f"{self.hint}{joint}{more}" if self.hint else more

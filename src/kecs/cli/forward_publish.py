@@ -329,9 +329,7 @@ def withdraw(
         publishing.plan([], [wish.port for wish in wishes])
     except KecsError as error:
         hint = "`--keep-published` stops the forwards and leaves the port where it is"
-        raise KecsError(
-            error.message, f"{error.hint}; {hint}" if error.hint else hint, error.exit_code
-        ) from error
+        raise KecsError(error.message, error.hint_and(hint), error.exit_code) from error
     publishing.ask()
     publishing.remove()
     return publishing

@@ -161,7 +161,7 @@ def _publish(publishing: Publishing) -> KecsError | None:
         publishing.add()
     except KecsError as error:
         again = "the forwards are there; the same command publishes what is missing"
-        return KecsError(error.message, f"{error.hint}; {again}" if error.hint else again, error.exit_code)
+        return KecsError(error.message, error.hint_and(again), error.exit_code)
     publishing.say_late()
     return None
 

@@ -74,18 +74,16 @@ def is_reached(instance: Instance, note: Callable[[str], None], *, force: bool) 
     except KecsError as error:
         later = left_behind(instance)
         if not force:
-            hint = (
-                "`kecs destroy --force` deletes what is on this machine and leaves what is on the cluster to "
-                f"you: {later}"
-            )
-            raise KecsError(
-                f"nothing was deleted: {error.message}",
-                f"{error.hint}; or {hint}" if error.hint else hint,
-                error.exit_code,
-            ) from error
+            raise nothing_deleted(error, "what is on the cluster", later) from error
         note(f"{error.message}: what the instance has on its cluster stays there, until {later}")
         return False
     return True
+
+
+def nothing_deleted(error: KecsError, left: str, later: str) -> KecsError:
+    """Return the error for a `destroy` that could not begin: `later` deletes what `--force` leaves."""
+    hint = f"`kecs destroy --force` deletes what is on this machine and leaves {left} to you: {later}"
+    return KecsError(f"nothing was deleted: {error.message}", error.hint_and(hint, "; or "), error.exit_code)
 
 
 def left_behind(instance: Instance) -> str:

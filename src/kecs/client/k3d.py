@@ -18,6 +18,7 @@ import msgspec
 
 from kecs import files
 from kecs.client import instance as instances
+from kecs.client.cluster import nothing_deleted
 from kecs.client.instance import Instance
 from kecs.errors import ExitCode, KecsError
 from kecs.paths import InstancePaths
@@ -108,7 +109,7 @@ def stop(paths: InstancePaths, instance: Instance, note: Note) -> None:
         again = "then run `kecs stop` again"
         raise KecsError(
             f"the cluster `{cluster_name(paths)}` could not be stopped: {error.message}",
-            f"{error.hint}; {again}" if error.hint else again,
+            error.hint_and(again),
             error.exit_code,
         ) from error
     if state in ("absent", "stopped"):
@@ -141,15 +142,7 @@ def is_deletable(paths: InstancePaths, instance: Instance, note: Note, *, force:
     except KecsError as error:
         later = f"`k3d cluster delete {cluster_name(paths)}`"
         if not force:
-            hint = (
-                "`kecs destroy --force` deletes what is on this machine and leaves the cluster to you: "
-                f"{later}"
-            )
-            raise KecsError(
-                f"nothing was deleted: {error.message}",
-                f"{error.hint}; or {hint}" if error.hint else hint,
-                error.exit_code,
-            ) from error
+            raise nothing_deleted(error, "the cluster", later) from error
         note(f"{error.message}: the cluster stays there, until {later}")
         return False
     return True

@@ -9,35 +9,33 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from kecs import files
 from kecs.client.ports import named_ports
+from kecs.ecs import node_ports
 from kecs.errors import ExitCode, KecsError
 from kecs.net import listener
 from kecs.net.holder import holder_of
 from kecs.paths import instances
 
-NODE_PORTS = range(30000, 32768)
-"""What Kubernetes gives Services by default (kube-apiserver, `--service-node-port-range`)."""
+NODE_PORTS = node_ports.parse(node_ports.DEFAULT_RANGE)
 DEFAULT_COUNT = 100
 """Node ports that are published unless a person says otherwise: about 0.7 MiB and 15 ms each."""
 API_PORTS = range(6443, 7443)
 """Where the API of a cluster is published: Kubernetes' own port, or the next that is free."""
 LOOPBACK = ("127.0.0.1",)
-_BLOCK = re.compile(r"(\d{1,5})-(\d{1,5})")
 
 
 def parse(text: str) -> int | range:
     """Return what `--node-ports` asks for on k3d: how many, or which. Raises a usage error."""
     if text.isdecimal() and int(text) <= len(NODE_PORTS):
         return int(text)
-    if match := _BLOCK.fullmatch(text):
-        block = range(int(match[1]), int(match[2]) + 1)
-        if block and block.start in NODE_PORTS and block[-1] in NODE_PORTS:
+    with contextlib.suppress(ValueError):
+        block = node_ports.parse(text)
+        if block.start in NODE_PORTS and block[-1] in NODE_PORTS:
             return block
     raise KecsError(
         f"`{text}` is neither a number of node ports nor a block of them",
@@ -131,10 +129,7 @@ def shown(ports: range) -> str | None:
 
 def read(text: str | None) -> range:
     """Return the block that `instance.yaml` names."""
-    if text is None:
-        return range(0)
-    first, _, last = text.partition("-")
-    return range(int(first), int(last) + 1)
+    return range(0) if text is None else node_ports.parse(text)
 
 
 def _published(home: Path, instance: str) -> dict[int, str]:
@@ -149,8 +144,9 @@ def _published(home: Path, instance: str) -> dict[int, str]:
         except (OSError, ValueError):
             continue
         text = document.get("published") if isinstance(document, dict) else None
-        if isinstance(text, str) and _BLOCK.fullmatch(text):
-            found.update(dict.fromkeys(read(text), child.name))
+        if isinstance(text, str):
+            with contextlib.suppress(ValueError):
+                found.update(dict.fromkeys(node_ports.parse(text), child.name))
     return found
 
 
