@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -24,12 +23,11 @@ from pathlib import Path
 import h11
 import msgspec
 from tests.agent.shapes import make_instance, short_home
+from tests.sockets import connections
 
 from kecs.client.agent import AgentClient
 from kecs.client.endpoints import EndpointsLine
 from kecs.client.rpc_types import StartRequest
-from kecs.errors import KecsError
-from kecs.net import listener
 
 
 def until(condition, what, seconds=10.0):
@@ -137,24 +135,10 @@ class ScriptedControlPlane:
         return EndpointsLine(type="snapshot", version=self._version, targets=list(self._targets.values()))
 
     async def _accept(self):
-        # By hand: asyncio's server leaks a connection that comes just when it is closed, and so does
-        # `sock_accept` when it is cancelled just then.
-        readable = asyncio.Event()
-        self._loop.add_reader(self._listener, readable.set)
-        try:
-            while True:
-                await readable.wait()
-                readable.clear()
-                try:
-                    connection, _ = self._listener.accept()
-                except BlockingIOError:
-                    continue
-                connection.setblocking(False)
-                task = self._loop.create_task(self._serve(connection))
-                self._connections.add(task)
-                task.add_done_callback(self._connections.discard)
-        finally:
-            self._loop.remove_reader(self._listener)
+        async for connection in connections(self._listener):
+            task = self._loop.create_task(self._serve(connection))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
 
     async def _serve(self, connection):
         with connection:
@@ -298,19 +282,6 @@ def who(port, host="127.0.0.1"):
     """Return the name of the task that answers on a new connection."""
     with Client(port, host) as client:
         return client.ask()
-
-
-def free_port():
-    """A port that was free a moment ago, where neither KECS nor the kernel chooses any.
-
-    For tests that give a port up for a moment: others on this machine choose from 20000 on as well.
-    """
-    while True:
-        number = random.randrange(10000, 20000)
-        with contextlib.suppress(KecsError):
-            for one in listener.bind(["127.0.0.1", "::1"], number):
-                one.close()
-            return number
 
 
 def refuses(port):

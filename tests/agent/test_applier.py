@@ -6,8 +6,9 @@ import asyncio
 import time
 
 import pytest
-from tests.agent.scripted import free_port, refuses
+from tests.agent.scripted import refuses
 from tests.agent.shapes import A, B, lone, port, service, snapshot, task, wanted
+from tests.sockets import free_port
 
 from kecs import files
 from kecs.agent import state

@@ -12,8 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.agent.scripted import free_port, until
+from tests.agent.scripted import until
 from tests.agent.shapes import entry
+from tests.sockets import free_port
 
 from kecs.agent import channels
 from kecs.agent.notify import Notice, event_of

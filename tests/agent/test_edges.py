@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.agent.scripted import free_port, refuses, until, who
+from tests.agent.scripted import refuses, until, who
 from tests.agent.shapes import A, make_instance, port, service, task, wanted
+from tests.sockets import free_port
 
 from kecs.client.agent import NotRunning
 from kecs.errors import ExitCode, KecsError

@@ -7,8 +7,9 @@ import signal
 
 import pytest
 import yaml
-from tests.agent.scripted import Client, free_port, refuses, until, who
+from tests.agent.scripted import Client, refuses, until, who
 from tests.agent.shapes import REGION, A, B, lone, port, service, task, wanted
+from tests.sockets import free_port
 
 from kecs.errors import KecsError
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.agent.scripted import free_port, refuses, until, who
+from tests.agent.scripted import refuses, until, who
 from tests.agent.shapes import REGION, A, B, change, port, service, snapshot, task, wanted
+from tests.sockets import free_port
 
 from kecs.agent import kept as module
 from kecs.agent.kept import KeptPorts

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.agent.scripted import free_port, refuses
+from tests.agent.scripted import refuses
 from tests.agent.shapes import B, lone, port, snapshot, task, wanted
+from tests.sockets import free_port
 
 from kecs import files
 from kecs.agent import book as module

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.agent.scripted import Client, free_port, until
+from tests.agent.scripted import Client, until
 from tests.agent.shapes import A, make_instance, port, service, task
 from tests.agent.shapes import wanted as spec
+from tests.sockets import free_port
 
 from kecs.agent.exposition import Page
 from kecs.agent.metrics import of_forwards

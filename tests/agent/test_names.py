@@ -7,8 +7,9 @@ import socket
 
 import pytest
 import yaml
-from tests.agent.scripted import free_port, refuses, until
+from tests.agent.scripted import refuses, until
 from tests.agent.shapes import REGION, A, B, change, port, service, snapshot, task, wanted
+from tests.sockets import free_port
 
 from kecs.agent import names as module
 from kecs.agent.named import first_port

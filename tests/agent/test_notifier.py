@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.agent.scripted import free_port
 from tests.agent.shapes import entry
+from tests.sockets import free_port
 
 from kecs.agent import channels, notify
 from kecs.agent import notifier as module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from tests.agent.scripted import free_port
+from tests.sockets import free_port
 
 from kecs.agent import ports
 from kecs.net import listener

@@ -7,9 +7,10 @@ import shutil
 
 import msgspec
 import pytest
-from tests.agent.scripted import free_port, make_instance, short_home
+from tests.agent.scripted import make_instance, short_home
 from tests.agent.shapes import A, port, service, snapshot, task, wanted
 from tests.agent.stage import Stage
+from tests.sockets import free_port
 
 from kecs.agent import state
 from kecs.client import instance as instances

@@ -7,8 +7,8 @@ import contextlib
 import socket
 
 import pytest
-from tests.agent.scripted import free_port
 from tests.agent.shapes import A, B, lone, port, service, snapshot, task, wanted
+from tests.sockets import free_port
 
 from kecs.agent import state
 from kecs.client import rpc_types as rpc

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from tests.client.fakes import row
-from tests.k3d.clusters import free_port
 from tests.k3d.scripted import ScriptedK3d
+from tests.sockets import free_ports
 
 from kecs.cli import forward_publish
 from kecs.client.instance import K3d
@@ -37,13 +37,6 @@ class Page(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
-
-
-def free_ports(count):
-    ports = set()
-    while len(ports) < count:
-        ports.add(free_port())
-    return sorted(ports)
 
 
 def target(service="web", node_port=30081, port=80):

@@ -131,6 +131,24 @@ class Script(threading.Thread):
         self.join(5)
 
 
+def at_once(call: Callable[[], object], times: int = 3) -> list[BaseException]:
+    """Call it on so many threads at once; return what they raised once all have ended."""
+    failed: list[BaseException] = []
+
+    def one() -> None:
+        try:
+            call()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=one) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failed
+
+
 def until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
     """Poll `condition` until it is true."""
     end = time.monotonic() + seconds

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.client.fakes import SCRIPT, until
+from tests.client.fakes import SCRIPT, at_once, until
 from tests.cluster.harness.certificates import Authority, of_client
 from tests.k3d.scripted import SECRETS, ScriptedK3d
 from tests.kube.scripted import ScriptedApi
@@ -565,20 +565,7 @@ def test_stop_of_an_instance_that_was_never_finished_is_no_error(world, starter)
 
 
 def test_several_starts_at_once_make_one_cluster_and_one_instance(world):
-    failed: list[BaseException] = []
-
-    def one() -> None:
-        try:
-            world.start()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=one) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    assert at_once(lambda: world.start()) == []
     assert len(world.k3d.calls("cluster", "create")) == 1
     assert world.k3d.containers() == {SERVER: "running"}
     until(lambda: len(world.home.alive()) == 1, "one control plane is left")

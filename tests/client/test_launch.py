@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.client.fakes import until
+from tests.client.fakes import at_once, until
 
 from kecs.client import instance as instances
 from kecs.client import launch
@@ -92,21 +92,7 @@ def test_a_daemon_that_is_late_is_ended_and_named_with_its_log(home):
 
 def test_the_loser_of_two_launches_waits_for_the_winner(home):
     home.instance()
-    failed: list[KecsError] = []
-
-    def start() -> None:
-        try:
-            launch.launch("agent", home.paths)
-        except KecsError as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=start) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert failed == []
+    assert at_once(lambda: launch.launch("agent", home.paths)) == []
     assert is_up(str(home.paths.agent_socket))
     until(lambda: len(home.alive()) == 1, "one agent is left")
     assert home.starts("agent") >= 3

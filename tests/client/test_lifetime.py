@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
-from tests.client.fakes import until
+from tests.client.fakes import at_once, until
 
 from kecs.client import instance as instances
 from kecs.client import launch, lifetime
@@ -221,21 +220,7 @@ def test_too_long_a_path_creates_no_folder(home):
 
 
 def test_several_starts_at_once_make_one_instance(home):
-    failed: list[BaseException] = []
-
-    def one() -> None:
-        try:
-            start(home)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=one) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert failed == []
+    assert at_once(lambda: start(home)) == []
     until(lambda: len(home.alive()) == 1, "one control plane is left")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import socket
 import time
 import urllib.request
 from typing import Any
@@ -58,6 +59,17 @@ def answer(port: int, host: str = "127.0.0.1", seconds: float = 5) -> str:
     """Ask who answers: `VERSION TASK`."""
     with urllib.request.urlopen(f"http://{host}:{port}/", timeout=seconds) as reply:
         return str(reply.read().decode())
+
+
+def echoed(port: int, said: bytes) -> bytes:
+    """Say this to an `ECHO` port, end, and return all that comes back before the other end ends too."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(said)
+        connection.shutdown(socket.SHUT_WR)
+        heard = b""
+        while part := connection.recv(1 << 16):
+            heard += part
+    return heard
 
 
 def instance_id(home: Home, instance: str = "default") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import time
 from functools import partial
 
@@ -62,13 +61,7 @@ def test_a_half_closed_client_gets_its_answer_on_the_direct_route(running):
     service.create(running, count=1)
     port = service.forward(running, route="direct", port=service.ECHO)
     said = b"x" * 100_000
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(said)
-        connection.shutdown(socket.SHUT_WR)
-        heard = b""
-        while part := connection.recv(1 << 16):
-            heard += part
-    assert heard == said
+    assert service.echoed(port, said) == said
 
 
 @pytest.mark.timeout(180 + SECONDS)

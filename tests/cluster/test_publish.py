@@ -11,9 +11,9 @@ import pytest
 import yaml
 from tests.cluster import guide, service, target
 from tests.cluster.harness import build, images
-from tests.k3d.clusters import free_port
 from tests.k3d.scripted import ScriptedK3d
 from tests.process.harness import KECS, Home, until
+from tests.sockets import free_port
 
 LB = "k3d-kecs-default-serverlb"
 

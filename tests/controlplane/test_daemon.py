@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ import pytest
 from botocore.config import Config
 from tests.controlplane.world import container_definition, service, task, task_definition
 from tests.process.harness import Home, until
+from tests.sockets import free_port
 
 from kecs import files
 from kecs.client import instance as instances
@@ -38,12 +38,6 @@ from kecs.store.ecs import Store
 
 SERVER = Path(__file__).parents[1] / "process" / "servers" / "web.py"
 PUBLIC = {"awsvpcConfiguration": {"subnets": ["subnet-1"], "assignPublicIp": "ENABLED"}}
-
-
-def free_port():
-    """A port that nothing takes by itself while a control plane is away: neither ephemeral nor KECS's."""
-    candidates = random.sample(range(6500, 19000), 100)
-    return next(number for number in candidates if can_bind(number))
 
 
 class Plane:

@@ -8,11 +8,11 @@ import threading
 
 import pytest
 from tests.cluster.harness.certificates import Authority, of_client
-from tests.controlplane.test_daemon import free_port
 from tests.controlplane.test_on_a_cluster import NODE, every, run_pod, web
 from tests.k3d.scripted import ScriptedK3d
 from tests.kube.scripted import ScriptedApi
 from tests.process.harness import KECS, NETWORK, Home, until
+from tests.sockets import free_port
 
 SERVER = "k3d-kecs-default-server-0"
 

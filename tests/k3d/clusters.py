@@ -7,6 +7,8 @@ import random
 import socket
 from pathlib import Path
 
+from tests.sockets import free_port
+
 from kecs.k3d.cluster import K3dCluster, Wanted
 from kecs.k3d.tools import find
 
@@ -21,11 +23,6 @@ def free_block(size: int) -> range:
         if all(_is_free(port) for port in block):
             return block
     raise AssertionError("no block of ports is free")
-
-
-def free_port() -> int:
-    """A port that nothing takes by itself before it is used: neither ephemeral nor KECS's."""
-    return next(port for port in random.sample(range(6500, 19000), 100) if _is_free(port))
 
 
 def _is_free(port: int) -> bool:

@@ -7,7 +7,8 @@ import re
 import signal
 
 import pytest
-from tests.k3d.clusters import Stage, free_port
+from tests.k3d.clusters import Stage
+from tests.sockets import free_port
 
 from kecs.errors import KecsError
 from kecs.k3d.failures import PortTaken

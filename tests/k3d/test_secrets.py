@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 import pytest
-from tests.k3d.clusters import Stage, free_port
+from tests.k3d.clusters import Stage
 from tests.k3d.scripted import SECRETS
+from tests.sockets import free_port
 
 from kecs.errors import KecsError
 from kecs.k3d import cluster as module

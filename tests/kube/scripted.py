@@ -50,6 +50,7 @@ import h11
 from tests.cluster.harness.certificates import write_kubeconfig
 from tests.kube.far_end import LINGER, FarEnd
 from tests.kube.objects import PLURALS, Objects, Refused, matches, status
+from tests.sockets import connections
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 _ITEM = re.compile(
@@ -342,23 +343,10 @@ class ScriptedApi:
     # Connections
 
     async def _accept(self, listener):
-        # Not by `sock_accept`, which leaks a connection that comes just when it is cancelled.
-        readable = asyncio.Event()
-        self._loop.add_reader(listener, readable.set)
-        try:
-            while True:
-                await readable.wait()
-                readable.clear()
-                try:
-                    sock, _ = listener.accept()
-                except BlockingIOError:
-                    continue
-                sock.setblocking(False)
-                task = self._loop.create_task(self._connection(sock))
-                self._tasks.add(task)
-                task.add_done_callback(self._done)
-        finally:
-            self._loop.remove_reader(listener)
+        async for sock in connections(listener):
+            task = self._loop.create_task(self._connection(sock))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
 
     def _done(self, task):
         self._tasks.discard(task)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.process.harness import NETWORK, PRIVATE, SERVERS, Home, until
+from tests.sockets import free_ports
 
 
 class Told:
@@ -161,12 +162,6 @@ def test_what_it_leads_to_does_not_exist(running: Home):
     assert "the service is INACTIVE (it was deleted)" in told.facts or "does not exist" in told.facts
     assert "aws ecs create-service" in told.advice
     assert "kecs port-forward stop default-web" in told.advice
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in taken]
 
 
 FILE = """\

@@ -7,8 +7,9 @@ import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.agent.scripted import free_port, refuses
+from tests.agent.scripted import refuses
 from tests.process.harness import Home
+from tests.sockets import free_port
 
 
 def scraped(port: int) -> dict[str, float]:

@@ -58,9 +58,10 @@ def check_spec(spec: ForwardSpec) -> None:
             "leave the limits out to have 30 s and 1024",
             ExitCode.USAGE,
         )
-    if not 1 <= spec.idle_seconds <= 86400:
+    if not specs.SHORTEST_IDLE <= spec.idle_seconds <= specs.LONGEST_IDLE:
         raise KecsError(
-            "a UDP client that is silent is forgotten after 1 to 86400 seconds",
+            "a UDP client that is silent is forgotten after "
+            f"{specs.SHORTEST_IDLE} to {specs.LONGEST_IDLE} seconds",
             "leave `--idle` away to have 60 s",
             ExitCode.USAGE,
         )

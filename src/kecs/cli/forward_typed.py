@@ -159,12 +159,14 @@ def read_idle(text: str | None) -> dict[str, Any]:
     """Parse `--idle` into a member of a `ForwardSpec`. Raises a usage error."""
     if text is None:
         return {}
+    from kecs.forward.spec import LONGEST_IDLE, SHORTEST_IDLE
+
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 1 <= seconds <= 86400:
-        what = f"`--idle {text}` is no number of seconds from 1 to 86400"
+    if not SHORTEST_IDLE <= seconds <= LONGEST_IDLE:
+        what = f"`--idle {text}` is no number of seconds from {SHORTEST_IDLE} to {LONGEST_IDLE}"
         raise KecsError(what, "give one: `--idle 30`", ExitCode.USAGE)
     return {"idle_seconds": seconds}
 

@@ -15,7 +15,9 @@ from msgspec import UNSET, Meta, UnsetType
 from kecs.forward.spec import (
     HOLD_CONNECTIONS,
     HOLD_SECONDS,
+    LONGEST_IDLE,
     MAX_PORT,
+    SHORTEST_IDLE,
     Notify,
     Probe,
     Protocol,
@@ -61,7 +63,7 @@ Address = Annotated[
 ]
 
 
-Idle = Annotated[float, Meta(ge=1, le=86400)]
+Idle = Annotated[float, Meta(ge=SHORTEST_IDLE, le=LONGEST_IDLE)]
 
 
 class Hold(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

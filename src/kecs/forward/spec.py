@@ -21,6 +21,8 @@ HOLD_SECONDS = 30.0
 HOLD_CONNECTIONS = 1024
 IDLE_SECONDS = 60.0
 """Longer than any answer takes, shorter than Linux remembers a stream (nf_conntrack_udp_timeout_stream)."""
+SHORTEST_IDLE, LONGEST_IDLE = 1, 86400
+"""Seconds that may be asked for instead."""
 MAX_PORT = 65535
 LONGEST_NAME = 63
 
