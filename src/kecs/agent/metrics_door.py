@@ -60,7 +60,7 @@ class MetricsDoor:
     @property
     def warnings(self) -> list[str]:
         """What the person should know."""
-        return [f"metrics are not served: {self._error}"] if self._error else []
+        return [f"metrics are not served: {self._error}; it is tried again"] if self._error else []
 
     async def open(self) -> None:
         """Serve; where the address is taken, go on trying and return."""

@@ -19,20 +19,20 @@ def check(port: int | None, instance: Instance) -> None:
     """Refuse a published port on an instance without a load balancer (exit 2); None is none."""
     if port is None:
         return
-    name = instance_flag(instance.name)
-    start = f"`kecs start{name} --runtime k3d --load-balancer`"
+    start = "`kecs start --runtime k3d --load-balancer{}`"
     if instance.k3d is None:
         raise KecsError(
             f"the port {port} cannot be published on the runtime `{instance.runtime}`: "
             "k3d's load balancer would hold it",
-            f"leave it out, or make an instance of another name by {start}",
+            f"leave it out, or make another instance: {start.format(' --instance NAME')}",
             ExitCode.USAGE,
         )
     if not instance.k3d.load_balancer:
+        name = instance_flag(instance.name)
         raise KecsError(
             f"the port {port} cannot be published: the cluster `{instance.k3d.cluster}` has no load "
             "balancer, and k3d cannot add one later",
-            f"make the instance anew: `kecs destroy{name}`, then {start}",
+            f"make the instance anew: `kecs destroy{name}`, then {start.format(name)}",
             ExitCode.USAGE,
         )
 

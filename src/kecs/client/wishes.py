@@ -131,24 +131,34 @@ def check(paths: InstancePaths, before: Instance, wishes: Wishes) -> None:
         ("require-key", wishes.require_key, before.require_key),
         ("node-ports", wishes.node_ports if k3d is None else None, before.node_ports),
         ("metrics-address", metrics or off, before.metrics_address or off),
-        ("import", wishes.import_images, k3d.import_images if k3d is not None else None),
     ]
+    of_k3d: list[tuple[str, object, object]] = []
+    if k3d is not None:
+        of_k3d = [
+            *([("import", wishes.import_images, k3d.import_images)] if running else []),
+            ("load-balancer", wishes.load_balancer, k3d.load_balancer),
+            ("agents", wishes.agents, k3d.agents),
+            ("k3s-image", wishes.k3s_image, k3d.image),
+            ("k3s-arg", wishes.k3s_args, k3d.k3s_args),
+            ("registry", wishes.registries, k3d.registries),
+        ]
     for what, wish, is_now in (
         ("runtime", runtime, before.runtime),
         ("region", wishes.region, before.region),
         *(while_running if running else ()),
         ("kubeconfig", _full(wishes.kubeconfig), chosen.kubeconfig if chosen is not None else None),
         ("context", wishes.context, chosen.context if chosen is not None else None),
-        ("load-balancer", wishes.load_balancer, k3d.load_balancer if k3d is not None else None),
-        ("agents", wishes.agents, k3d.agents if k3d is not None else None),
-        ("k3s-image", wishes.k3s_image, k3d.image if k3d is not None else None),
-        ("k3s-arg", wishes.k3s_args, k3d.k3s_args if k3d is not None else None),
-        ("registry", wishes.registries, k3d.registries if k3d is not None else None),
+        *of_k3d,
     ):
         if wish is not None and wish != is_now:
             raise _conflict(paths, what, wish, is_now)
-    if k3d is None and wishes.import_images is not None:
-        raise _conflict(paths, "import", wishes.import_images, None)
+    if k3d is None:
+        for option in (choice.OF_K3D[name] for name in wishes.given() if name in choice.OF_K3D):
+            raise KecsError(
+                f"`{option}` is for instances on k3d, and `{paths.name}` has the runtime `{before.runtime}`",
+                f"leave `{option}` out; an instance on k3d: `kecs start --instance NAME --runtime k3d`",
+                ExitCode.CONFLICT,
+            )
     if k3d is not None and wishes.node_ports is not None:
         _check_block(paths, before, wishes.node_ports)
 
