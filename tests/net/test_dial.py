@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
+import struct
 
 import pytest
 from tests.net.peers import nobody, until
@@ -114,3 +115,28 @@ def test_connections_within_this_machine_are_not_paced(monkeypatch, local):
         used = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
 
     assert used.rstrip(b"\0") == (b"reno" if local else own.rstrip(b"\0"))
+
+
+@pytest.mark.parametrize("way", ["libc's", "Python's"])
+def test_a_close_is_a_reset_until_it_is_to_be_orderly(monkeypatch, way):
+    """Whether Python can call libc or not."""
+    assert options._set_bytes is not None
+    if way == "Python's":
+        monkeypatch.setattr(options, "_set_bytes", None)
+
+    def linger(sock: socket.socket) -> tuple[int, ...]:
+        return struct.unpack("ii", sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+
+    with socket.socket() as sock:
+        options.prepare(sock, local=True)
+        prepared = linger(sock)
+        options.end_orderly(sock)
+
+        assert (prepared, linger(sock)) == ((1, 0), (0, 0))
+
+
+def test_an_option_that_cannot_be_set_is_said():
+    sock = socket.socket()
+    sock.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        options.prepare(sock, local=False)

@@ -26,7 +26,7 @@ from tests.net.peers import (
 )
 
 from kecs.net import bulk
-from kecs.net.relay import End
+from kecs.net.relay import BUFFER, End
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -88,6 +88,44 @@ def test_half_close_passes_and_the_other_direction_goes_on(relay, upstream, firs
 
         assert read_all(one) == b", now done"
         until(lambda: relay.counters().open == 0)
+
+
+def _segments_received(sock: socket.socket) -> int:
+    """Segments that came for a socket (`tcpi_segs_in` in Linux' struct tcp_info)."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+    return int(struct.unpack_from("I", info, 140)[0])
+
+
+def test_the_last_bytes_and_the_end_leave_together(relay, upstream):
+    """What came with a FIN goes on with it: one packet, and one wake-up of who reads."""
+    port = relay.forward(upstream.endpoint())
+    with connect(port) as client, upstream.accept() as server:
+        client.sendall(b"ask")
+        read(server, 3)
+        before = _segments_received(client)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)  # they come together, too
+        server.sendall(b"the answer")
+        server.shutdown(socket.SHUT_WR)
+
+        assert read_all(client) == b"the answer"
+        assert _segments_received(client) - before == 1
+        client.sendall(b"thanks")
+        assert read(server, 6) == b"thanks"
+
+
+@pytest.mark.parametrize("size", [1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER])
+@pytest.mark.parametrize("window", [None, 4096])
+def test_what_comes_with_the_end_arrives_whole(relay, upstream, size, window):
+    """However much it is, and however slowly it is taken."""
+    data = random.Random(size).randbytes(size)
+    port = relay.forward(upstream.endpoint())
+    with connect(port, window=window) as client, upstream.accept() as server:
+        until(lambda: relay.counters().open == 1)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        server.sendall(data)
+        server.close()
+
+        assert read_all(client) == data
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -48,9 +48,14 @@ _RESETS = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN, errno.ECONNA
 _TO_THE_END = READ_END | HANG_UP | URGENT | ERROR
 _MORE = IN
 """An event after which a read that does not fill the buffer is the last one."""
+_LAST = IN | READ_END
+"""An event after which such a read is followed by nothing but the end: what came before it is there already
+(`tcp_fin` in net/ipv4/tcp_input.c says so only once it is in order)."""
 if not _LINUX:  # only Linux promises that
     _TO_THE_END |= IN
-    _MORE = 0
+    _MORE = _LAST = 0
+_WITH_MORE: int = getattr(socket, "MSG_MORE", 0)
+"""What is sent so waits for what follows at once: more, or the end (send(2), tcp_send_fin)."""
 
 
 class End:
@@ -96,6 +101,12 @@ class End:
             if self._move(peer) == BUFFER:
                 self.score += 1
                 self.pump(to_the_end=False)
+            return
+        if mask == _LAST and not self.ended and peer.pending is None and not peer.deaf:
+            if self.score < bulk.PROOF and isinstance(peer, End):
+                self._move_last(peer)
+            else:
+                self.pump(to_the_end=True)
             return
         if mask & URGENT:
             self.score = bulk.NEVER
@@ -166,6 +177,39 @@ class End:
             peer.keep(view[sent:size])
             return 0
         return size
+
+    def _move_last(self, peer: End) -> None:
+        """Move what came to where the end follows at once: both leave in one segment.
+
+        That is a packet less, a wake-up of the peer's less, and no read just to be told of the end.
+        """
+        view = self.loop.view
+        try:
+            size = self.sock.recv_into(view)
+        except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self.broken(error.errno)
+            return
+        if size:
+            if not self.count:
+                self.connection.begins(self)
+            self.count += size
+            try:
+                sent = peer.sock.send(view[:size], _WITH_MORE)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                peer.broken(error.errno)
+                return
+            if sent != size:
+                peer.keep(view[sent:size])
+                return
+            if size == BUFFER:
+                self.score += 1
+                self.pump(to_the_end=True)
+                return
+        self.ended = True
+        self.pass_end(peer)
 
     def cut_short(self) -> None:
         """Go on in the next turn, after others had theirs."""
@@ -289,7 +333,8 @@ class End:
         """Close the socket: in order, or as the reset that the kernel makes of it (`options.prepare`)."""
         self.loop.ends.pop(self.fd, None)
         self.peer = None
-        self._drop_pending()
+        if self.pending is not None:
+            self._drop_pending()
         if orderly:
             options.end_orderly(self.sock)
         self.sock.close()
