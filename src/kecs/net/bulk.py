@@ -18,14 +18,15 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kecs.net import lull
+
 if TYPE_CHECKING:
     from kecs.net.relay import End
 
 AVAILABLE = sys.platform == "linux" and hasattr(os, "splice") and hasattr(fcntl, "F_SETPIPE_SZ")
 
-CAPACITY = 256 * 1024
-"""Bytes of a pipe, and so the most that a stalled reader keeps in one. More was not seen to be faster
-(docs/design/data-path.md)."""
+CAPACITY = 512 * 1024
+"""Bytes of a pipe, and so the most that a stalled reader keeps in one."""
 
 DEFAULT = 64 * 1024
 """What a pipe has where it may not be larger: a user who is not root may have `pipe-user-pages-soft` in all
@@ -37,8 +38,11 @@ MOST = 32 * 1024 * 1024
 SPARE = 4
 """Empty pipes that are kept for the next directions."""
 
-TURN = 2 * CAPACITY
+TURN = 512 * 1024
 """Bytes that one end may move before the others have had their turn: about 0.2 ms."""
+
+PORTION = 384 * 1024
+"""Bytes that are worth waiting for while nobody else has anything to say (`kecs.net.lull`)."""
 
 PROOF = 4
 """Full reads, less those that were not full, after which a direction counts as bulky."""
@@ -168,12 +172,17 @@ def move(end: End, peer: End) -> None:
         return
     most = pipe.capacity if pipes.may_keep() else DEFAULT
     source, entrance, way_out, to = end.fd, pipe.entrance, pipe.exit, peer.fd
+    flow = end.flow
+    if flow is None:
+        flow = end.flow = lull.Flow(end.loop.now)
+    resting = flow.resting
     moved = 0
     while moved < TURN:  # a fifth of what bulk costs is this loop, so it calls nothing but the kernel
         try:
             size = _splice(source, entrance, most, None, None, _NONBLOCK)
         except BlockingIOError:
             pipes.give(pipe)
+            flow.moved(moved, end.loop.now)
             end.score = end.score - 1 if moved < LITTLE else PROOF + PATIENCE
             return
         except OSError as error:
@@ -200,8 +209,13 @@ def move(end: End, peer: End) -> None:
         if taken != size:
             pipe.rest = size - taken
             if not _drained(pipe, pipes, peer):
+                flow.moved(moved, end.loop.now)
                 return
+        if resting and size < PORTION:
+            end.loop.may_rest.add(end)
+            break
     pipes.give(pipe)
+    flow.moved(moved, end.loop.now)
     end.score = PROOF + PATIENCE
     end.cut_short()
 

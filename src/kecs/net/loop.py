@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kecs.net import poller
+from kecs.net import lull, poller
 from kecs.net.bell import Bell
 from kecs.net.bulk import Pipes
 from kecs.net.carrier import Pools
@@ -130,6 +130,8 @@ class RelayLoop:
         self.now = time.monotonic()
         """The time when this turn began."""
         self.turn = 0
+        self.may_rest: set[Resumable] = set()
+        """Streams of which there will be more if this thread rests now (`kecs.net.lull`)."""
         self.held = 0
         """Held connections of all forwards: each will need a descriptor more."""
         self.carriers = Pools(self)
@@ -209,8 +211,6 @@ class RelayLoop:
                 end.resume()
             except Exception as error:  # noqa: BLE001 - the top of this connection's handling
                 end.fail(error)
-        if ready:
-            self._resumed = []
         if self.chores:
             chores, self.chores = self.chores, []
             for chore in chores:
@@ -220,15 +220,26 @@ class RelayLoop:
             heapq.heappop(timers)[2]()
         if self.writes:
             self._write(busy=bool(events))
+        if self.may_rest:
+            self._rest()
+        if ready:
+            self._resumed = []
 
-    def _are_several(self) -> bool:
-        """Tell whether more than one has something to say in this turn.
+    def _rest(self) -> None:
+        """Let more come, unless somebody else has something to say or to do."""
+        streams = len(self.may_rest)
+        self.may_rest.clear()
+        if self._speakers() <= streams and not self.chores and not self.writes:
+            time.sleep(lull.rest(streams))
+
+    def _speakers(self) -> int:
+        """Count those that have something to say in this turn.
 
         A socket that takes more again has not. And one may be in both lists: cut short, and news of it since.
         """
         speakers: set[object] = {self.ends.get(fd) for fd, mask in self._events if mask != poller.OUT}
         speakers.update(self._resumed)
-        return len(speakers) > 1
+        return len(speakers)
 
     def _write(self, *, busy: bool) -> None:
         """Have carriers write, unless there were events just now: their connections may have more to say."""
@@ -257,7 +268,7 @@ class RelayLoop:
             self._wide = memoryview(bytearray(WIDE))
             self._narrow = self._wide[:NARROW]
         if self._crowded is None:
-            self._crowded = self._are_several()
+            self._crowded = self._speakers() > 1
         return self._narrow if self._crowded else self._wide
 
     def at(self, when: float, what: Callable[[], None]) -> None:

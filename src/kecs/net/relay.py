@@ -29,6 +29,7 @@ from kecs.net.poller import EDGE, ERROR, HANG_UP, IN, OUT, READ_END, URGENT
 if TYPE_CHECKING:
     from kecs.net.connection import Connection
     from kecs.net.loop import RelayLoop
+    from kecs.net.lull import Flow
     from kecs.net.stream import Stream
 
 BUFFER = 64 * 1024
@@ -62,8 +63,8 @@ class End:
     """One socket of a connection."""
 
     __slots__ = (
-        "connection", "count", "deaf", "ended", "fd", "loop", "out", "peer", "pending", "queued", "score",
-        "sock", "stirred",
+        "connection", "count", "deaf", "ended", "fd", "flow", "loop", "out", "peer", "pending", "queued",
+        "score", "sock", "stirred",
     )  # fmt: skip
 
     def __init__(self, loop: RelayLoop, connection: Connection, sock: socket.SocketType) -> None:
@@ -79,6 +80,8 @@ class End:
         """Bytes that this socket has still to take; while there are some, the peer is not read."""
         self.score = 0
         """How bulky it is: full reads, less those that were not full (`bulk.PROOF`)."""
+        self.flow: Flow | None = None
+        """How fast it is; once it was bulky."""
         self.ended = False
         """Its FIN was read; nothing more comes from it."""
         self.deaf = False
