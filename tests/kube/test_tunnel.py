@@ -18,7 +18,7 @@ from kecs.kube import pulse, tunnel, upgrade
 from kecs.kube.access import Access
 from kecs.kube.tunnel import Tunnel
 from kecs.kube.upgrade import open_portforward
-from kecs.net import stream
+from kecs.net import lull, stream
 from kecs.net.congestion import CAP, HIGH
 from kecs.net.messages import Awake, Barrier, CarrierLost, Carry, Congested, Endpoint, Refused, Retire
 
@@ -131,6 +131,38 @@ def test_random_bytes_arrive_whole_both_ways(relay, each_far, upstream):
             thread.join(60)
 
     assert all(result["wrote"] == result["read"] for result in results)
+
+
+def test_a_body_at_full_speed_arrives_whole_with_rests(relay, each_far, upstream, monkeypatch):
+    """While nobody else has anything to say, the loop lets more of it come before it reads on."""
+    rests: list[float] = []
+    together = lull.together
+
+    def noted(each):
+        rests.append(together(each))
+        return rests[-1]
+
+    monkeypatch.setattr(lull, "together", noted)
+    monkeypatch.setattr(tunnel, "FAST", 1.0)
+    monkeypatch.setattr(lull, "WINDOW", 0.005)
+    monkeypatch.setattr(lull, "LOSS", 0.0)
+    monkeypatch.setattr(tunnel, "PORTION", 1 << 30)  # however much came, more is worth waiting for
+    port = relay.forward(serve(each_far, upstream))
+    each_far.carry(relay)
+    body = random.Random(4).randbytes(8 << 20)
+    with connect(port) as client:
+        client.sendall(b"all of it")
+        with upstream.accept() as server:
+            read(server, 9)
+            sender = threading.Thread(target=server.sendall, args=(body * 3,))
+            sender.start()
+            got = bytearray()
+            while len(got) < 3 * len(body):
+                got += client.recv(1 << 20)
+            sender.join()
+    assert got == body * 3
+    assert rests
+    assert max(rests) <= tunnel.REST
 
 
 def test_what_many_say_in_one_turn_leaves_in_one_write(relay, far, monkeypatch):

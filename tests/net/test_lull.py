@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
+import time
 
 import pytest
 from tests.net.peers import connect, until
@@ -11,10 +11,11 @@ from tests.net.peers import connect, until
 from kecs.net import bulk, lull
 from kecs.net import loop as loops
 from kecs.net.loop import RelayLoop
-from kecs.net.lull import AGAIN, FAST, WINDOW, Flow
+from kecs.net.lull import AGAIN, WINDOW, Flow
 from kecs.net.poller import IN, OUT
 
 MEGABYTE = 1 << 20
+FAST = 100e6
 
 
 class Stream:
@@ -22,7 +23,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.now = 5.0
-        self.flow = Flow(self.now)
+        self.flow = Flow(self.now, FAST)
 
     def windows(self, rate: float, count: int = 1) -> bool:
         """Move so many bytes a second for some windows, in ten parts each; tell whether it is with rests."""
@@ -66,7 +67,9 @@ def test_a_pause_is_no_speed():
 
 
 def test_several_streams_rest_longer_within_a_bound():
-    assert [lull.rest(1), lull.rest(2), lull.rest(100)] == [lull.REST, 2 * lull.REST, lull.LONGEST]
+    assert lull.together([0.0002]) == 0.0002
+    assert lull.together([0.0002, 0.0005]) == pytest.approx(0.0007)
+    assert lull.together([0.0002] * 100) == lull.LONGEST
 
 
 class Watched:
@@ -109,40 +112,48 @@ def test_the_loop_rests_only_when_nobody_else_has_anything_to_say_or_to_do(idle_
     loop.ends.update({1001: stream, 1002: Watched()})
     loop._events = events
     loop.chores = [lambda: None] * others
-    loop.may_rest.add(stream)
+    loop.may_rest[stream] = 0.0003
     loop._rest()
     del loop.ends[1001], loop.ends[1002]
 
-    assert rests == ([lull.REST] if rested else [])
+    assert rests == ([0.0003] if rested else [])
     assert not loop.may_rest
 
 
 @pytest.mark.skipif(not bulk.AVAILABLE, reason="no splice here")
 def test_bulk_with_rests_arrives_whole_and_others_are_answered_meanwhile(relay, upstream, monkeypatch):
-    rests: list[int] = []
-    rest = lull.rest
-    monkeypatch.setattr(lull, "rest", lambda streams: rests.append(streams) or rest(streams))
-    monkeypatch.setattr(lull, "FAST", 1.0)
-    monkeypatch.setattr(bulk, "PORTION", bulk.CAPACITY + 1)  # however much came, more is worth waiting for
+    rests: list[float] = []
+    together = lull.together
+
+    def noted(each):
+        rests.append(together(each))
+        return rests[-1]
+
+    monkeypatch.setattr(lull, "together", noted)
+    monkeypatch.setattr(bulk, "FAST", 1.0)
+    monkeypatch.setattr(lull, "WINDOW", 0.005)
+    monkeypatch.setattr(lull, "LOSS", 0.0)
+    monkeypatch.setattr(bulk, "PORTION", bulk.CAPACITY)  # nearly whatever came, more is worth waiting for
     port = relay.forward(upstream.endpoint())
     block = bytes(range(256)) * 4096
-    count = 600
-    got = hashlib.sha256()
+    sent: list[int] = []
+    enough = time.monotonic() + 30
     with connect(port) as client, upstream.accept() as server:
 
         def say() -> None:
-            for _ in range(count):
+            while len(sent) < 128 or not (rests or time.monotonic() > enough):
                 server.sendall(block)
+                sent.append(len(block))
             server.close()
 
         sender = threading.Thread(target=say)
         sender.start()
-        with connect(port) as other, upstream.accept() as echo:
-            received, asked = 0, 0
-            while data := client.recv(MEGABYTE):
-                got.update(data)
-                received += len(data)
-                if received // (64 * MEGABYTE) > asked:
+        with connect(port) as other, upstream.accept() as echo, client.makefile("rb") as stream:
+            got, blocks, asked = bytearray(len(block)), 0, 0
+            while stream.readinto(got):
+                assert got == block
+                blocks += 1
+                if blocks % 32 == 0:
                     asked += 1
                     other.sendall(b"ask")
                     assert echo.recv(3) == b"ask"
@@ -150,7 +161,7 @@ def test_bulk_with_rests_arrives_whole_and_others_are_answered_meanwhile(relay, 
                     assert other.recv(3) == b"yes"
         sender.join()
 
-        assert got.hexdigest() == hashlib.sha256(block * count).hexdigest()
-        assert asked == count // 64
+        assert blocks == len(sent)
+        assert asked == blocks // 32
         assert rests
     until(lambda: relay.counters().open == 0)

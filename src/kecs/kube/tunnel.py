@@ -24,6 +24,7 @@ from kecs.kube.courtesy import Courtesy
 from kecs.kube.pipe import pipe
 from kecs.kube.pulse import QUIET, Pulse
 from kecs.kube.uploads import WORKERS
+from kecs.net import lull
 from kecs.net.congestion import Congestion
 from kecs.net.poller import ERROR, HANG_UP, IN, OUT
 from kecs.wire.portforward import Client, Ended, Failure, Kind
@@ -39,6 +40,14 @@ FULL = 256 * 1024
 """Bytes that wait for the socket at which connections keep what more they have, and are not read."""
 UNUSED = 30.0
 """Seconds after which a second tunnel into a pod, that nobody uses any more, is closed."""
+PORTION = 192 * 1024
+"""Bytes that are worth waiting for while nobody else has anything to say (`kecs.net.lull`)."""
+LITTLE = 16 * 1024
+"""What is less than that is no part of a body at full speed: it is not delayed."""
+REST = 0.0005
+"""Seconds to wait for them: each wake-up of this side is also one for the API server to give."""
+FAST = 20e6
+"""Bytes a second from which on that is tried."""
 LOOK = 0.5
 """Seconds between two looks at who waits, while a client that does not read stops the tunnel."""
 
@@ -86,6 +95,8 @@ class Tunnel:
         self._closed = False
         self._retired = False
         self._pulse = Pulse(0.0)
+        self._flow = lull.Flow(0.0, FAST)
+        """What comes from the far end, of all connections together."""
         self._look_at = 0.0
         """When the far end is looked after next."""
         self._sent = 0
@@ -119,6 +130,7 @@ class Tunnel:
         self._loop, self._name = loop, name
         self._courtesy = Courtesy(loop, self._client, self)
         self._pulse, self._used_at = Pulse(loop.now), loop.now
+        self._flow = lull.Flow(loop.now, FAST)
         loop.add(self, IN)
         self._look_at = self._pulse.next_look(loop.now)
         loop.at(self._look_at, self._tick)
@@ -227,6 +239,9 @@ class Tunnel:
             if self._pulse.heard(self._loop.now):
                 self._loop.carriers.heard()
             self._take(view[:size])
+            self._flow.moved(size, self._loop.now)
+            if self._flow.resting and LITTLE <= size < PORTION:
+                self._loop.may_rest[self] = REST
         if why is not None:
             self._die(self._reason(why))
         elif more and not self._closed:

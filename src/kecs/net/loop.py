@@ -130,8 +130,8 @@ class RelayLoop:
         self.now = time.monotonic()
         """The time when this turn began."""
         self.turn = 0
-        self.may_rest: set[Resumable] = set()
-        """Streams of which there will be more if this thread rests now (`kecs.net.lull`)."""
+        self.may_rest: dict[Resumable, float] = {}
+        """Streams of which there will be more if this thread rests now, for so many seconds each."""
         self.held = 0
         """Held connections of all forwards: each will need a descriptor more."""
         self.carriers = Pools(self)
@@ -226,11 +226,10 @@ class RelayLoop:
             self._resumed = []
 
     def _rest(self) -> None:
-        """Let more come, unless somebody else has something to say or to do."""
-        streams = len(self.may_rest)
-        self.may_rest.clear()
-        if self._speakers() <= streams and not self.chores and not self.writes:
-            time.sleep(lull.rest(streams))
+        """Let more come (`kecs.net.lull`), unless somebody else has something to say or to do."""
+        streams, self.may_rest = self.may_rest, {}
+        if self._speakers() <= len(streams) and not self.chores and not self.writes:
+            time.sleep(lull.together(streams.values()))
 
     def _speakers(self) -> int:
         """Count those that have something to say in this turn.

@@ -1,4 +1,4 @@
-"""When a bulk direction is served less often, in larger portions.
+"""When a bulk direction, or a tunnel, is served less often, in larger portions.
 
 A stream at full speed offers its next 128 KiB by the time that the last ones are moved, and each portion
 costs the same calls and the same work of Python, whatever its size. So the loop rests for a moment before it
@@ -9,17 +9,13 @@ room for more), it is not done: `Flow` measures both ways. It is pure.
 
 from __future__ import annotations
 
-REST = 0.0002
-"""Seconds: at 14 Gbit/s 350 kB come meanwhile."""
+from collections.abc import Iterable
 
 LONGEST = 0.001
 """Seconds of the rest when several streams share it: each is to have a portion of its own."""
 
 WINDOW = 0.05
 """Seconds over which a rate is measured, at least."""
-
-FAST = 100e6
-"""Bytes a second from which on it is worth trying."""
 
 LOSS = 0.7
 """The share of its rate that a stream must keep. Less than that is no loss: so much do rates vary by
@@ -32,10 +28,11 @@ AGAIN = 16
 class Flow:
     """One direction: how fast it is, and whether it is served with rests."""
 
-    __slots__ = ("_bytes", "_rate", "_since", "_windows", "resting")
+    __slots__ = ("_bytes", "_fast", "_rate", "_since", "_windows", "resting")
 
-    def __init__(self, now: float) -> None:
-        """`now`, here and below: monotonic seconds."""
+    def __init__(self, now: float, fast: float) -> None:
+        """`now`, here and below: monotonic seconds. `fast`: bytes a second from which on rests are tried."""
+        self._fast = fast
         self.resting = False
         """Whether the loop may rest before it goes on with this one."""
         self._bytes = 0
@@ -63,9 +60,9 @@ class Flow:
         if self._windows:
             self._windows -= 1
         else:
-            self.resting = rate >= FAST
+            self.resting = rate >= self._fast
 
 
-def rest(streams: int) -> float:
-    """Return for how many seconds so many streams may be left alone."""
-    return min(REST * streams, LONGEST)
+def together(rests: Iterable[float]) -> float:
+    """Return for how many seconds streams may be left alone of which each may be for so many."""
+    return min(sum(rests), LONGEST)
