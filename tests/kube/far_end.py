@@ -183,10 +183,10 @@ class FarEnd:
             for one in done:
                 one.result()
         finally:
+            writer.close()  # before anything is waited for: what cancelled this may do so again
             for one in copies:
                 one.cancel()
             await asyncio.gather(*copies, return_exceptions=True)
-            writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
