@@ -12,13 +12,13 @@ import threading
 import pytest
 from tests.kube.shapes import pod
 from tests.net.carriers import carried
-from tests.net.peers import Relay, Upstream, connect, read, read_all, reset, until, was_reset
+from tests.net.peers import Relay, Upstream, connect, read, read_all, reset, rests, until, was_reset
 
 from kecs.kube import pulse, tunnel, upgrade
 from kecs.kube.access import Access
 from kecs.kube.tunnel import Tunnel
 from kecs.kube.upgrade import open_portforward
-from kecs.net import lull, stream
+from kecs.net import stream
 from kecs.net.congestion import CAP, HIGH
 from kecs.net.messages import Awake, Barrier, CarrierLost, Carry, Congested, Endpoint, Refused, Retire
 
@@ -135,17 +135,8 @@ def test_random_bytes_arrive_whole_both_ways(relay, each_far, upstream):
 
 def test_a_body_at_full_speed_arrives_whole_with_rests(relay, each_far, upstream, monkeypatch):
     """While nobody else has anything to say, the loop lets more of it come before it reads on."""
-    rests: list[float] = []
-    together = lull.together
-
-    def noted(each):
-        rests.append(together(each))
-        return rests[-1]
-
-    monkeypatch.setattr(lull, "together", noted)
+    taken = rests(monkeypatch)
     monkeypatch.setattr(tunnel, "FAST", 1.0)
-    monkeypatch.setattr(lull, "WINDOW", 0.005)
-    monkeypatch.setattr(lull, "LOSS", 0.0)
     monkeypatch.setattr(tunnel, "PORTION", 1 << 30)  # however much came, more is worth waiting for
     port = relay.forward(serve(each_far, upstream))
     each_far.carry(relay)
@@ -161,8 +152,8 @@ def test_a_body_at_full_speed_arrives_whole_with_rests(relay, each_far, upstream
                 got += client.recv(1 << 20)
             sender.join()
     assert got == body * 3
-    assert rests
-    assert max(rests) <= tunnel.REST
+    assert taken
+    assert max(taken) <= tunnel.REST
 
 
 def test_what_many_say_in_one_turn_leaves_in_one_write(relay, far, monkeypatch):

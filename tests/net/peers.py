@@ -6,11 +6,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kecs.net import listener
+import pytest
+
+from kecs.net import listener, lull
 from kecs.net.loop import RelayLoop
 from kecs.net.messages import (
     Barrier,
@@ -208,3 +210,18 @@ def fill(sock: socket.socket, block: bytes = bytes(1 << 16), quiet: float = 0.25
 
 def descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def rests(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return what will hold the seconds of each rest of a loop; streams that are slower by them keep them."""
+    taken: list[float] = []
+    together = lull.together
+
+    def noted(each: Iterable[float]) -> float:
+        taken.append(together(each))
+        return taken[-1]
+
+    monkeypatch.setattr(lull, "together", noted)
+    monkeypatch.setattr(lull, "WINDOW", 0.005)
+    monkeypatch.setattr(lull, "LOSS", 0.0)
+    return taken

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from tests.net.peers import connect, until
+from tests.net.peers import connect, rests, until
 
 from kecs.net import bulk, lull
 from kecs.net import loop as loops
@@ -90,10 +90,10 @@ class Watched:
 @pytest.fixture
 def idle_loop(monkeypatch):
     """A loop whose thread does not run, and the rests that it took."""
-    rests: list[float] = []
-    monkeypatch.setattr(loops.time, "sleep", rests.append)
+    slept: list[float] = []
+    monkeypatch.setattr(loops.time, "sleep", slept.append)
     loop = RelayLoop(lambda _message: None)
-    yield loop, rests
+    yield loop, slept
     loop._close_all()
 
 
@@ -107,7 +107,7 @@ def idle_loop(monkeypatch):
     ],
 )
 def test_the_loop_rests_only_when_nobody_else_has_anything_to_say_or_to_do(idle_loop, events, others, rested):
-    loop, rests = idle_loop
+    loop, slept = idle_loop
     stream = Watched()
     loop.ends.update({1001: stream, 1002: Watched()})
     loop._events = events
@@ -116,23 +116,14 @@ def test_the_loop_rests_only_when_nobody_else_has_anything_to_say_or_to_do(idle_
     loop._rest()
     del loop.ends[1001], loop.ends[1002]
 
-    assert rests == ([0.0003] if rested else [])
+    assert slept == ([0.0003] if rested else [])
     assert not loop.may_rest
 
 
 @pytest.mark.skipif(not bulk.AVAILABLE, reason="no splice here")
 def test_bulk_with_rests_arrives_whole_and_others_are_answered_meanwhile(relay, upstream, monkeypatch):
-    rests: list[float] = []
-    together = lull.together
-
-    def noted(each):
-        rests.append(together(each))
-        return rests[-1]
-
-    monkeypatch.setattr(lull, "together", noted)
+    taken = rests(monkeypatch)
     monkeypatch.setattr(bulk, "FAST", 1.0)
-    monkeypatch.setattr(lull, "WINDOW", 0.005)
-    monkeypatch.setattr(lull, "LOSS", 0.0)
     monkeypatch.setattr(bulk, "PORTION", bulk.CAPACITY)  # nearly whatever came, more is worth waiting for
     port = relay.forward(upstream.endpoint())
     block = bytes(range(256)) * 4096
@@ -141,7 +132,7 @@ def test_bulk_with_rests_arrives_whole_and_others_are_answered_meanwhile(relay, 
     with connect(port) as client, upstream.accept() as server:
 
         def say() -> None:
-            while len(sent) < 128 or not (rests or time.monotonic() > enough):
+            while len(sent) < 128 or not (taken or time.monotonic() > enough):
                 server.sendall(block)
                 sent.append(len(block))
             server.close()
@@ -163,5 +154,5 @@ def test_bulk_with_rests_arrives_whole_and_others_are_answered_meanwhile(relay, 
 
         assert blocks == len(sent)
         assert asked == blocks // 32
-        assert rests
+        assert taken
     until(lambda: relay.counters().open == 0)

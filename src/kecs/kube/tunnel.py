@@ -95,7 +95,7 @@ class Tunnel:
         self._closed = False
         self._retired = False
         self._pulse = Pulse(0.0)
-        self._flow = lull.Flow(0.0, FAST)
+        self._flow: lull.Flow
         """What comes from the far end, of all connections together."""
         self._look_at = 0.0
         """When the far end is looked after next."""

@@ -112,8 +112,11 @@ class Pipes:
         self._all: set[Pipe] = set()
         self._free: list[Pipe] = []
         self._bytes = 0
-        self.descriptors = 0
-        """Those that the pipes use."""
+
+    @property
+    def descriptors(self) -> int:
+        """Descriptors that the pipes use."""
+        return 2 * len(self._all)
 
     @property
     def bytes(self) -> int:
@@ -134,7 +137,6 @@ class Pipes:
             pipe.close()
             return None
         self._all.add(pipe)
-        self.descriptors += 2
         self._bytes += pipe.capacity
         return pipe
 
@@ -152,7 +154,6 @@ class Pipes:
     def drop(self, pipe: Pipe) -> None:
         """Close a pipe, with whatever is in it."""
         self._all.remove(pipe)
-        self.descriptors -= 2
         self._bytes -= pipe.capacity
         pipe.close()
 
@@ -177,15 +178,14 @@ def move(end: End, peer: End) -> None:
         end.pump(to_the_end=True)
         return
     most = pipe.capacity if pipes.may_keep() else DEFAULT
-    source, entrance, way_out, to = end.fd, pipe.entrance, pipe.exit, peer.fd
     flow = end.flow
     if flow is None:
         flow = end.flow = lull.Flow(end.loop.now, FAST)
     portion = min(PORTION, most) if flow.resting else 0
     moved = 0
-    while moved < TURN:  # a fifth of what bulk costs is this loop, so it calls nothing but the kernel
+    while moved < TURN:
         try:
-            size = _splice(source, entrance, most, None, None, _NONBLOCK)
+            size = _splice(end.fd, pipe.entrance, most, None, None, _NONBLOCK)
         except BlockingIOError:
             pipes.give(pipe)
             flow.moved(moved, end.loop.now)
@@ -204,19 +204,17 @@ def move(end: End, peer: End) -> None:
             return
         end.count += size
         moved += size
+        pipe.rest = size
         try:
-            taken = _splice(way_out, to, size, None, None, _NONBLOCK)
-        except BlockingIOError:
-            taken = 0
+            taken = pipe.drain(peer.fd)
         except OSError as error:
             pipes.drop(pipe)
             peer.broken(error.errno)
             return
-        if taken != size:
-            pipe.rest = size - taken
-            if not _drained(pipe, pipes, peer):
-                flow.moved(moved, end.loop.now)
-                return
+        if not taken:
+            _leave(pipes, pipe, peer)
+            flow.moved(moved, end.loop.now)
+            return
         if LITTLE <= size < portion:
             end.loop.may_rest[end] = REST
             break
@@ -224,19 +222,6 @@ def move(end: End, peer: End) -> None:
     flow.moved(moved, end.loop.now)
     end.score = PROOF + PATIENCE
     end.cut_short()
-
-
-def _drained(pipe: Pipe, pipes: Pipes, peer: End) -> bool:
-    """Move the rest of a pipe to `peer`; False when that did not take all, or failed."""
-    try:
-        if pipe.drain(peer.fd):
-            return True
-    except OSError as error:
-        pipes.drop(pipe)
-        peer.broken(error.errno)
-        return False
-    _leave(pipes, pipe, peer)
-    return False
 
 
 def _leave(pipes: Pipes, pipe: Pipe, peer: End) -> None:

@@ -102,10 +102,7 @@ def is_loopback(host: str) -> bool:
 
 def end_orderly(sock: socket.SocketType) -> None:
     """Let the close that follows be an orderly one: the kernel still delivers what it took."""
-    if _set_bytes is not None:
-        _set_bytes(sock.fileno(), _LEVEL, _LINGER, _ORDERLY, len(_ORDERLY))
-        return  # what may fail is macOS' EINVAL on a socket that was reset meanwhile
     try:  # noqa: SIM105 - `suppress` would cost more than the call
-        sock.setsockopt(_LEVEL, _LINGER, _ORDERLY)
+        _set(sock, _LEVEL, _LINGER, _ORDERLY)
     except OSError:
-        pass
+        pass  # macOS: EINVAL on a socket that was reset meanwhile

@@ -106,10 +106,18 @@ class End:
                 self.pump(to_the_end=False)
             return
         if mask == _LAST and not self.ended and peer.pending is None and not peer.deaf:
-            if self.score < bulk.PROOF and isinstance(peer, End):
-                self._move_last(peer)
-            else:
+            if self.score >= bulk.PROOF:
                 self.pump(to_the_end=True)
+                return
+            # What is read now and the end leave in one segment: a packet less, a wake-up of the peer's
+            # less, and no read just to be told of the end.
+            size = self._move(peer, _WITH_MORE)
+            if size == BUFFER:
+                self.score += 1
+                self.pump(to_the_end=True)
+            elif size:
+                self.ended = True
+                self.pass_end(peer)
             return
         if mask & URGENT:
             self.score = bulk.NEVER
@@ -149,7 +157,7 @@ class End:
                 self.cut_short()
                 return
 
-    def _move(self, peer: End | Stream) -> int:
+    def _move(self, peer: End | Stream, flags: int = 0) -> int:
         """Move what came, at most a buffer; return how much, 0 when there is no more for now.
 
         A system call is nine tenths of what this costs, so there is one for each way and nothing else.
@@ -170,7 +178,7 @@ class End:
             self.connection.begins(self)
         self.count += size
         try:
-            sent = peer.sock.send(view[:size])
+            sent = peer.sock.send(view[:size], flags)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -180,39 +188,6 @@ class End:
             peer.keep(view[sent:size])
             return 0
         return size
-
-    def _move_last(self, peer: End) -> None:
-        """Move what came to where the end follows at once: both leave in one segment.
-
-        That is a packet less, a wake-up of the peer's less, and no read just to be told of the end.
-        """
-        view = self.loop.view
-        try:
-            size = self.sock.recv_into(view)
-        except OSError as error:
-            if not isinstance(error, BlockingIOError):
-                self.broken(error.errno)
-            return
-        if size:
-            if not self.count:
-                self.connection.begins(self)
-            self.count += size
-            try:
-                sent = peer.sock.send(view[:size], _WITH_MORE)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                peer.broken(error.errno)
-                return
-            if sent != size:
-                peer.keep(view[sent:size])
-                return
-            if size == BUFFER:
-                self.score += 1
-                self.pump(to_the_end=True)
-                return
-        self.ended = True
-        self.pass_end(peer)
 
     def cut_short(self) -> None:
         """Go on in the next turn, after others had theirs."""

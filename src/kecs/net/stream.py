@@ -86,7 +86,7 @@ class Stream:
         """Stand for the socket that an `End` would have."""
         return self
 
-    def send(self, data: memoryview) -> int:
+    def send(self, data: memoryview, _flags: int = 0) -> int:
         """Take bytes of the client; return how many. Raises `ConnectionResetError` after the target's end."""
         if self._outcome is not None or self.channel is None:
             raise ConnectionResetError(errno.ECONNRESET, "the target has ended")
