@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import statistics
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,10 +23,11 @@ from kecs.client.agent import AgentClient
 
 ROUNDS = 5
 SECONDS = 4
-BODY = 100_000_000
+BODY = 20_000_000
 LIST_EVERY = 0.1
 KEPT = 0.4
 P99_MS = 5.0
+OURS, ALONE, KUBECTL = "tunnel", "tunnel alone", "kubectl meanwhile"
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Runs:
     alone: list[load.Load] = field(default_factory=list)
     by_tunnel: list[load.Load] = field(default_factory=list)
     by_kubectl: list[load.Load] = field(default_factory=list)
+    bodies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """MB/s of what comes meanwhile, by whom."""
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -47,22 +51,27 @@ def measure(setting: Setting) -> list[Row]:
         for _ in range(ROUNDS):
             load.requests(direct, seconds=1)
             runs.alone.append(load.requests(direct, seconds=SECONDS))
-            runs.by_tunnel.append(_beside(setting, direct, tunnel))
-            runs.by_kubectl.append(_beside(setting, direct, kubectl))
+            runs.by_tunnel.append(_beside(setting, direct, tunnel, runs.bodies[OURS]))
+            runs.by_kubectl.append(_beside(setting, direct, kubectl, runs.bodies[KUBECTL]))
+            runs.bodies[ALONE].append(BODY / 1e6 / load.body(tunnel, BODY))
     setting.delete("web")
     if failed := sum(run.failed for run in runs.alone + runs.by_tunnel + runs.by_kubectl):
         raise RuntimeError(f"{failed} requests failed")
     return _rows(runs)
 
 
-def _beside(setting: Setting, direct: int, busy: int) -> load.Load:
-    """Load the direct forward while bodies come by the port `busy`."""
+def _beside(setting: Setting, direct: int, busy: int, speeds: list[float]) -> load.Load:
+    """Load the direct forward while bodies come by the port `busy`; add how fast those came."""
+    taken: list[float] = []
     with (
         AgentClient(setting.bench.paths) as agent,
         Repeat(lambda: agent.ask("forward.list"), LIST_EVERY),
-        Repeat(lambda: load.body(busy, BODY), 0),
+        Repeat(lambda: taken.append(load.body(busy, BODY)), 0),
     ):
-        return load.requests(direct, seconds=SECONDS)
+        done = load.requests(direct, seconds=SECONDS)
+        full = len(taken)
+    speeds.append(BODY / 1e6 / statistics.median(taken[:full] or taken))
+    return done
 
 
 def _rows(runs: Runs) -> list[Row]:
@@ -72,6 +81,7 @@ def _rows(runs: Runs) -> list[Row]:
     tail = [run.p99_ms for run in runs.by_tunnel]
     middle = statistics.median(tail)
     floor = [run.p99_ms for run in runs.by_kubectl]
+    least = [run.p99_ms for run in runs.alone]
     return [
         beside("direct forward beside a busy tunnel", "/s", ours, {"alone": alone}, at_least=KEPT),
         beside("  beside a busy kubectl", "/s", kubectl, {"alone": alone}),
@@ -84,6 +94,9 @@ def _rows(runs: Runs) -> list[Row]:
             spread=spread(tail),
         ),
         Row("  p99 beside kubectl", statistics.median(floor), "ms", spread=spread(floor)),
+        Row("  p99 alone", statistics.median(least), "ms", spread=spread(least)),
+        beside("  the body meanwhile", "MB/s", runs.bodies[OURS], {KUBECTL: runs.bodies[KUBECTL]}),
+        beside("  the body, nobody asks", "MB/s", runs.bodies[ALONE], {KUBECTL: runs.bodies[KUBECTL]}),
     ]
 
 

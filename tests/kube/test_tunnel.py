@@ -18,7 +18,7 @@ from kecs.kube import pulse, tunnel, upgrade
 from kecs.kube.access import Access
 from kecs.kube.tunnel import Tunnel
 from kecs.kube.upgrade import open_portforward
-from kecs.net import stream
+from kecs.net import precedence, stream
 from kecs.net.congestion import CAP, HIGH
 from kecs.net.messages import Awake, Barrier, CarrierLost, Carry, Congested, Endpoint, Refused, Retire
 
@@ -140,20 +140,79 @@ def test_a_body_at_full_speed_arrives_whole_with_rests(relay, each_far, upstream
     monkeypatch.setattr(tunnel, "PORTION", 1 << 30)  # however much came, more is worth waiting for
     port = relay.forward(serve(each_far, upstream))
     each_far.carry(relay)
-    body = random.Random(4).randbytes(8 << 20)
+    body = random.Random(4).randbytes(8 << 20) * 3
+    assert fetch(port, upstream, body) == body
+    assert taken
+    assert max(taken) <= tunnel.REST
+
+
+def test_a_body_gives_way_while_a_direct_forward_is_busy_and_arrives_whole(
+    relay, each_far, upstream, monkeypatch
+):
+    gave_way = ways(monkeypatch)
+    monkeypatch.setattr(precedence, "BUSY", 100.0)
+    direct = relay.forward(upstream.endpoint(), name="direct")
+    port = relay.forward(serve(each_far, upstream))
+    each_far.carry(relay)
+    body = random.Random(6).randbytes(4 << 20)
+    done = threading.Event()
+    asked: list[int] = []
+    with connect(direct) as other, upstream.accept() as echo:
+
+        def ask() -> None:
+            while not done.is_set():
+                other.sendall(b"ask")
+                asked.append(len(read(echo, 3)))
+                echo.sendall(b"yes")
+                assert read(other, 3) == b"yes"
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        try:
+            got = fetch(port, upstream, body)
+        finally:
+            done.set()
+            asker.join()
+    assert got == body
+    assert gave_way
+    assert len(asked) > len(gave_way)
+
+
+def test_a_body_does_not_give_way_to_those_who_come_by_a_tunnel_too(relay, far, upstream, monkeypatch):
+    gave_way = ways(monkeypatch)
+    port = relay.forward(serve(far, upstream))
+    far.carry(relay)
+    body = random.Random(6).randbytes(8 << 20)
+    assert fetch(port, upstream, body) == body
+    assert not gave_way
+
+
+def ways(monkeypatch) -> list[Tunnel]:
+    """Return what will hold a tunnel for each time that it gives way."""
+    given: list[Tunnel] = []
+    give = Tunnel._give_way
+
+    def noted(self: Tunnel) -> None:
+        given.append(self)
+        give(self)
+
+    monkeypatch.setattr(Tunnel, "_give_way", noted)
+    return given
+
+
+def fetch(port: int, upstream: Upstream, body: bytes) -> bytearray:
+    """Ask for a body by a forward; return what came."""
     with connect(port) as client:
         client.sendall(b"all of it")
         with upstream.accept() as server:
             read(server, 9)
-            sender = threading.Thread(target=server.sendall, args=(body * 3,))
+            sender = threading.Thread(target=server.sendall, args=(body,))
             sender.start()
             got = bytearray()
-            while len(got) < 3 * len(body):
+            while len(got) < len(body):
                 got += client.recv(1 << 20)
             sender.join()
-    assert got == body * 3
-    assert taken
-    assert max(taken) <= tunnel.REST
+    return got
 
 
 def test_what_many_say_in_one_turn_leaves_in_one_write(relay, far, monkeypatch):

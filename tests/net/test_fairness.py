@@ -22,11 +22,11 @@ from tests.net.peers import Upstream, connect
 
 from kecs.kube.tunnel import Tunnel
 from kecs.kube.upgrade import Upgraded
-from kecs.net import bulk, listener
+from kecs.net import bulk, listener, precedence
 from kecs.net.accept import BURST
 from kecs.net.congestion import HIGH
 from kecs.net.connection import Connection
-from kecs.net.loop import _EVENTS, NARROW, PUT_OFF, RelayLoop
+from kecs.net.loop import _EVENTS, PUT_OFF, RelayLoop
 from kecs.net.messages import Carry, Endpoint, HoldLimits, Listen, Snapshot
 from kecs.net.relay import End
 from kecs.net.stream import Stream
@@ -137,13 +137,14 @@ class Progress:
     """How much something moves in a turn, and for how many turns it does not although it could."""
 
     def __init__(self) -> None:
-        self.total = self.most = self.pause = self.longest_pause = 0
+        self.total = self.most = self.pause = self.longest_pause = self.times = 0
 
     def note(self, total: int, *, could: bool, alone: bool = False) -> None:
         """Take how much it has moved by now; what it moves while nobody else is there counts for nothing."""
         moved, self.total = total - self.total, total
         if not alone:
             self.most = max(self.most, moved)
+        self.times += moved > 0
         self.pause = 0 if moved else self.pause + could
         self.longest_pause = max(self.longest_pause, self.pause)
 
@@ -175,7 +176,8 @@ class Scene:
         near, self.far = socket.socketpair()
         self.stack.enter_context(self.far)
         near.setblocking(False)
-        self.loop.send(Carry("ns/pod", Tunnel(Upgraded(near, "spdy", b""))))
+        self.carrier = Tunnel(Upgraded(near, "spdy", b""))
+        self.loop.send(Carry("ns/pod", self.carrier))
         port = self.forward("carried", carried())
         reader = self.stack.enter_context(connect(port))
         body = self.stream()
@@ -225,8 +227,8 @@ class Scene:
         self.bulk_poll.register(connection.upstream.fd, select.POLLOUT)
         self.swallows.append(Swallow(self.stack.enter_context(self.upstream.accept())))
         self.pours = [self.far_pours, Pour(client)]
-        self.spliced = 0
-        """Turns after which the bulk stream counted as bulky."""
+        self.spliced = self.gave_way = 0
+        """Turns after which the bulk stream counted as bulky, and before which the tunnel gave way."""
         self.restart()
 
     def restart(self) -> None:
@@ -247,14 +249,20 @@ class Scene:
         if self.watch_asker.look() and self.asked is None:
             self.asked = self.loop.turn
         bulk_could = len(self.bulk_poll.poll(0)) == 2
+        gives_way = self.carrier._gives_way
+        self.gave_way += gives_way
         self.loop._turn()
         self.spliced += self.bulk_end.score >= bulk.PROOF
         self.bulk.note(self.bulk_end.count, could=bulk_could)
-        self.tunnel.note(self.of_tunnel(), could=True, alone=alone)
+        self.tunnel.note(self.of_tunnel(), could=not gives_way, alone=alone)
         ends = [end for end in self.loop.ends.values() if isinstance(end, End)]
         kept = sum(len(end.pending) for end in ends if end.pending is not None)
         self.kept = max(self.kept, kept + self.stream_of_body.buffered)
         self.hear_question()
+
+    def others(self) -> int:
+        """Return how often somebody had something to say who cannot wait."""
+        return self.loop._heard - self.loop.patient
 
     def ask_through_tunnel(self) -> None:
         """Have the other client of the tunnel ask, if it has had its last question heard."""
@@ -331,6 +339,14 @@ def test_a_bulk_stream_a_tunnel_and_a_thousand_small_connections_share_the_loop(
         scene = Scene(stack)
         small = scene.small
 
+        # Two bodies: neither is one for whose sake the other waits.
+        others = scene.others()
+        for _ in range(100):
+            scene.turn()
+        assert scene.others() == others
+        assert scene.spliced or not bulk.AVAILABLE
+        assert not scene.gave_way
+
         # A thousand come, a group at a time.
         slowest = max(scene.connect(GROUP) for _ in range(SMALL // GROUP))
         assert slowest <= 2 * math.ceil(GROUP / BURST) + 5  # a listener's burst doubles from 1
@@ -348,6 +364,8 @@ def test_a_bulk_stream_a_tunnel_and_a_thousand_small_connections_share_the_loop(
             assert scene.loop.turn < PATIENCE
         assert set(small.rounds.values()) == {ROUNDS}
         assert_fair(scene, BOUND)
+        assert scene.gave_way, "while so many ask a tunnel gives way"
+        assert scene.tunnel.times > 1, "for a moment, and again"
 
         # All ask at once.
         scene.restart()
@@ -372,5 +390,5 @@ def assert_fair(scene: Scene, bound: int) -> None:
     assert scene.bulk.longest_pause <= bound
     assert scene.tunnel.longest_pause <= bound
     assert scene.bulk.most <= 2 * (bulk.TURN + bulk.CAPACITY)  # an event's and a cut-short turn's
-    assert scene.tunnel.most <= NARROW
+    assert scene.tunnel.most <= precedence.PORTION
     assert scene.kept <= bulk.CAPACITY + HIGH

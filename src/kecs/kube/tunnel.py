@@ -24,7 +24,7 @@ from kecs.kube.courtesy import Courtesy
 from kecs.kube.pipe import pipe
 from kecs.kube.pulse import QUIET, Pulse
 from kecs.kube.uploads import WORKERS
-from kecs.net import lull
+from kecs.net import lull, precedence
 from kecs.net.congestion import Congestion
 from kecs.net.poller import ERROR, HANG_UP, IN, OUT
 from kecs.wire.portforward import Client, Ended, Failure, Kind
@@ -84,6 +84,8 @@ class Tunnel:
         """A flush is among the loop's `writes`."""
         self._queued = False
         """Among the loop's `ready`: there is more to be read that epoll does not know of."""
+        self._gives_way = False
+        """It reads nothing for a moment, for the sake of others."""
         self._waiting: dict[Stream, None] = {}
         """Streams whose clients have more to say than there is room for, in their turn."""
         self._congestion = Congestion()
@@ -202,6 +204,7 @@ class Tunnel:
 
     def on_event(self, mask: int) -> None:
         """Do what epoll saw."""
+        self._loop.patient += 1
         if mask & OUT:
             self._write()
         if mask & ~OUT:
@@ -212,8 +215,9 @@ class Tunnel:
 
     def resume(self) -> None:
         """Read on where the last turn was cut short."""
+        self._loop.patient += 1
         self._queued = False
-        if not self._congestion.paused:
+        if not (self._congestion.paused or self._gives_way):
             self._read()
 
     def _read(self) -> None:
@@ -240,12 +244,27 @@ class Tunnel:
                 self._loop.carriers.heard()
             self._take(view[:size])
             self._flow.moved(size, self._loop.now)
-            if self._flow.resting and LITTLE <= size < PORTION:
+            if size >= LITTLE and self._loop.hurried:
+                self._give_way()
+            elif self._flow.resting and LITTLE <= size < PORTION:
                 self._loop.may_rest[self] = REST
         if why is not None:
             self._die(self._reason(why))
         elif more and not self._closed:
             self._later()
+
+    def _give_way(self) -> None:
+        """Read nothing for a moment."""
+        if not (self._gives_way or self._closed):
+            self._gives_way = True
+            self._watch()
+            self._loop.at(self._loop.now + precedence.EVERY, self._come_back)
+
+    def _come_back(self) -> None:
+        self._gives_way = False
+        if not self._closed:
+            self._watch()
+            self._later()  # there may be more that epoll does not know of
 
     def _take(self, data: memoryview) -> None:
         """Hand out what the far end says."""
@@ -389,7 +408,7 @@ class Tunnel:
             self._watch()
 
     def _watch(self) -> None:
-        mask = 0 if self._said[1] else IN
+        mask = 0 if self._said[1] or self._gives_way else IN
         self._loop.poller.modify(self.fd, mask | OUT if self._blocked else mask)
 
     # Slow clients

@@ -171,6 +171,7 @@ class Pipes:
 
 def move(end: End, peer: End) -> None:
     """Move what comes from `end` to `peer`: until there is no more, the peer is full or the turn is over."""
+    end.loop.patient += 1
     pipes = end.loop.pipes
     pipe = pipes.take()
     if pipe is None:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kecs.net import lull, poller
+from kecs.net import lull, poller, precedence
 from kecs.net.bell import Bell
 from kecs.net.bulk import Pipes
 from kecs.net.carrier import Pools
@@ -132,6 +132,8 @@ class RelayLoop:
         self.turn = 0
         self.may_rest: dict[Resumable, float] = {}
         """Streams of which there will be more if this thread rests now, for so many seconds each."""
+        self.patient = 0
+        """Times so far that a carrier, who comes by it or a bulk stream had something to say."""
         self.held = 0
         """Held connections of all forwards: each will need a descriptor more."""
         self.carriers = Pools(self)
@@ -147,6 +149,9 @@ class RelayLoop:
         self._front = Front(self)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._heard = 0
+        """Times so far that anybody had something to say."""
+        self._precedence = precedence.Precedence(self.now)
         self._put_off = 0
         """Turns for which `writes` have waited."""
         self._paused: list[Accepting] = []
@@ -197,6 +202,7 @@ class RelayLoop:
         self.now = time.monotonic()
         self.turn += 1
         ready, self.ready = self.ready, []
+        self._heard += len(events) + len(ready)
         self._events, self._resumed, self._crowded = events, ready, None
         behind = self.ends.get
         for fd, mask in events:
@@ -266,9 +272,16 @@ class RelayLoop:
         if self._wide is None or self._narrow is None:
             self._wide = memoryview(bytearray(WIDE))
             self._narrow = self._wide[:NARROW]
+        if self.hurried:
+            return self._wide[: precedence.PORTION]
         if self._crowded is None:
             self._crowded = self._speakers() > 1
         return self._narrow if self._crowded else self._wide
+
+    @property
+    def hurried(self) -> bool:
+        """Whether carriers are to give way to others after each portion (`kecs.net.precedence`)."""
+        return self._precedence.look(self._heard - self.patient, self.now)
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have `what` called at `when` (monotonic seconds)."""

@@ -51,6 +51,7 @@ class Stream:
     )  # fmt: skip
 
     def __init__(self, loop: RelayLoop, connection: Connection, carrier: Carrier, port: int) -> None:
+        loop.patient += 1  # its client came
         self.loop = loop
         self.connection = connection
         self.carrier = carrier
@@ -88,6 +89,7 @@ class Stream:
 
     def send(self, data: memoryview, _flags: int = 0) -> int:
         """Take bytes of the client; return how many. Raises `ConnectionResetError` after the target's end."""
+        self.loop.patient += 1
         if self._outcome is not None or self.channel is None:
             raise ConnectionResetError(errno.ECONNRESET, "the target has ended")
         taken = self.carrier.send(self.channel, data)
@@ -130,6 +132,7 @@ class Stream:
 
     def pump(self, *, to_the_end: bool = True) -> None:  # noqa: ARG002 - as an `End` is called
         """Hand what waits to the client, until it is full."""
+        self.loop.patient += 1
         client = self.peer
         if client is None:
             return
@@ -148,6 +151,7 @@ class Stream:
 
     def close(self, *, orderly: bool) -> None:  # noqa: ARG002 - the far end is told the same
         """End it at the far end too, unless that has ended already."""
+        self.loop.patient += 1  # its client ended
         channel, self.channel = self.channel, None
         self.peer = self.pending = self._early = None
         self._backlog.clear()
