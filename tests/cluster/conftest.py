@@ -8,11 +8,14 @@ that need two nodes or a fault that would harm others.
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import pytest
 from tests.cluster import target
 from tests.cluster.harness import build
 from tests.cluster.harness.cluster import Cluster, Options
+from tests.cluster.leaving import Leaving
+from tests.process.harness import Home, until
 
 
 def pytest_sessionstart():
@@ -37,6 +40,16 @@ def cluster():
     one = Cluster.up()
     yield one
     one.down()
+
+
+@pytest.fixture(scope="session")
+def leaving(cluster):
+    """Removes what tests leave while others run; at the end nothing that KECS made is left on the cluster."""
+    before = target.namespaces(cluster).keys()
+    one = Leaving()
+    yield one
+    one.wait()
+    until(lambda: target.namespaces(cluster).keys() <= before, "the namespaces of KECS are gone", seconds=60)
 
 
 @pytest.fixture(scope="session")
@@ -70,19 +83,26 @@ def kubectl(cluster):
 
 
 @pytest.fixture
-def namespace(kubectl):
+def quiet(leaving):
+    """Nothing is being removed: for tests that stop parts of the cluster which that needs."""
+    leaving.settle()
+
+
+@pytest.fixture
+def namespace(kubectl, leaving):
     """An empty namespace."""
     name = f"test-{uuid.uuid4().hex[:8]}"
     kubectl("create", "namespace", name)
     yield name
-    kubectl("delete", "namespace", name, "--wait=true", seconds=100)
+    leaving.begin(partial(kubectl, "delete", "namespace", name, "--wait=true", seconds=100))
 
 
 @pytest.fixture
-def home(cluster):
+def home(cluster, leaving):
     """An empty home for instances on the session's cluster; at the end nothing of theirs is left there."""
-    with target.visiting(cluster) as one:
-        yield one
+    one = Home()
+    yield one
+    leaving.begin(partial(target.leave, cluster, one))
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import yaml
 from tests.cluster.harness.cluster import Kubectl
 from tests.process.harness import Home
 
@@ -69,13 +70,19 @@ def start(home: Home, target: Target, *arguments: str, instance: str = "default"
 @contextmanager
 def visiting(target: Target, **environment: str) -> Iterator[Home]:
     """Give an empty home for instances on the cluster; at the end nothing of theirs is left there."""
-    before = namespaces(target)
     home = Home(**environment)
     try:
         yield home
     finally:
-        home.close()
-    left = namespaces(target).keys() - before.keys()
+        leave(target, home)
+
+
+def leave(target: Target, home: Home) -> None:
+    """End all instances of a home. Raises AssertionError when anything of them is left on the cluster."""
+    files = (home.path / "instances").glob("*/instance.yaml")
+    ids = {str(yaml.safe_load(file.read_text())["id"]) for file in files}
+    home.close()
+    left = {name for name, owner in namespaces(target).items() if owner in ids}
     assert not left, f"namespaces left behind: {left}"
 
 

@@ -285,6 +285,7 @@ class Following:
         assert told <= known | {name}
 
 
+@pytest.mark.usefixtures("quiet")
 def test_a_watch_goes_on_over_a_restart_of_the_api_server(own, namespace):
     async def scene(client):
         async with Following(client, namespace) as watch:
@@ -300,6 +301,7 @@ def test_a_watch_goes_on_over_a_restart_of_the_api_server(own, namespace):
     call(Access.load(own.kubeconfig), scene)
 
 
+@pytest.mark.usefixtures("quiet")
 def test_an_api_server_that_vanishes_without_a_word_is_noticed(own, namespace):
     async def scene(client):
         async with Following(client, namespace) as watch:

@@ -36,7 +36,8 @@ class Web:
 
 
 @pytest.fixture(scope="module")
-def web(own):
+def web(own, leaving):
+    leaving.settle()
     home = Home()
     try:
         target.start(home, own)
@@ -48,8 +49,7 @@ def web(own):
         ]
         yield Web(home, own, *ports)
     finally:
-        home.close()
-    assert not target.namespaces(own), "namespaces left behind"
+        target.leave(own, home)
 
 
 @contextlib.contextmanager

@@ -116,6 +116,7 @@ def test_an_image_of_a_program_of_this_computer_runs_with_its_libraries(own, kub
     assert said.endswith("by file")
 
 
+@pytest.mark.usefixtures("quiet")
 def test_the_api_server_killed_and_started_again_serves_what_it_served(own, kubectl, namespace):
     kubectl.apply(pods.server("web", namespace), pods.node_port("web", namespace))
     ready(kubectl, "web", namespace)
@@ -131,6 +132,7 @@ def test_the_api_server_killed_and_started_again_serves_what_it_served(own, kube
     assert kubectl.json("get", "pod", "web", "--namespace", namespace)["status"]["phase"] == "Running"
 
 
+@pytest.mark.usefixtures("quiet")
 def test_containerd_and_the_kubelet_killed_and_started_again_keep_their_pods(own, kubectl, namespace):
     node = own.nodes[0]
     kubectl.apply(pods.server("web", namespace))

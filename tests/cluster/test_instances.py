@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from tests.cluster import service, target
@@ -13,12 +14,14 @@ from tests.process.load import Load
 
 
 @pytest.fixture
-def other(cluster):
+def other(cluster, leaving):
     """A second home, as of another person, with an instance of the same name on the same cluster."""
     one = Home()
-    target.start(one, cluster)
-    yield one
-    one.close()
+    try:
+        target.start(one, cluster)
+        yield one
+    finally:
+        leaving.begin(partial(target.leave, cluster, one))
 
 
 @pytest.mark.timeout(180)

@@ -60,11 +60,10 @@ class Site:
         self.home.run("start")
 
     def close(self) -> None:
-        """End everything, and let the cluster be as it was."""
+        """Publish nothing any more, and let the nodes be as they were. The instance is for others to end."""
         for node in self.cluster.nodes:
             self.hear(node)
         self.publisher.kill()
-        self.home.close()
         second = second_address(self.node)
         self.node.machine.run("ip", "address", "delete", f"{second}/24", "dev", "eth0")
 
@@ -112,14 +111,14 @@ def second_address(node: Node) -> str:
 
 
 @pytest.fixture
-def site(own):
+def site(own, leaving):
     one = Site(own)
     try:
         one.start()
         yield one
     finally:
         one.close()
-    assert not target.namespaces(own), "namespaces left behind"
+        leaving.begin(partial(target.leave, own, one.home))
 
 
 @pytest.fixture
@@ -175,6 +174,7 @@ def test_each_route_is_taken_when_the_better_one_is_gone_and_no_request_fails(si
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.usefixtures("quiet")
 def test_requests_wait_while_a_cluster_restarts_and_what_publishes_is_there_before_the_cluster(desktop):
     """As when Docker starts k3d's server again: it accepts at once, for seconds before anybody is behind."""
     site, port = desktop
@@ -339,6 +339,7 @@ def test_a_node_that_is_lost_makes_no_black_hole_of_what_is_published(make_clust
         assert load.tally.failed_outside(unnoticed) == [], service.story(site.home, load)
     finally:
         site.close()
+        site.home.close()
 
 
 def is_another(site: Site, before) -> bool:
