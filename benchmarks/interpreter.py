@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -27,7 +26,6 @@ BODY = 20_000_000
 LIST_EVERY = 0.1
 KEPT = 0.4
 P99_MS = 5.0
-OURS, ALONE, KUBECTL = "tunnel", "tunnel alone", "kubectl meanwhile"
 
 
 @dataclass
@@ -37,8 +35,11 @@ class Runs:
     alone: list[load.Load] = field(default_factory=list)
     by_tunnel: list[load.Load] = field(default_factory=list)
     by_kubectl: list[load.Load] = field(default_factory=list)
-    bodies: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """MB/s of what comes meanwhile, by whom."""
+    body_by_tunnel: list[float] = field(default_factory=list)
+    """MB/s of what comes meanwhile."""
+    body_by_kubectl: list[float] = field(default_factory=list)
+    body_alone: list[float] = field(default_factory=list)
+    """The same by the tunnel while nobody asks for anything."""
 
 
 def measure(setting: Setting) -> list[Row]:
@@ -51,9 +52,9 @@ def measure(setting: Setting) -> list[Row]:
         for _ in range(ROUNDS):
             load.requests(direct, seconds=1)
             runs.alone.append(load.requests(direct, seconds=SECONDS))
-            runs.by_tunnel.append(_beside(setting, direct, tunnel, runs.bodies[OURS]))
-            runs.by_kubectl.append(_beside(setting, direct, kubectl, runs.bodies[KUBECTL]))
-            runs.bodies[ALONE].append(BODY / 1e6 / load.body(tunnel, BODY))
+            runs.by_tunnel.append(_beside(setting, direct, tunnel, runs.body_by_tunnel))
+            runs.by_kubectl.append(_beside(setting, direct, kubectl, runs.body_by_kubectl))
+            runs.body_alone.append(BODY / 1e6 / load.body(tunnel, BODY))
     setting.delete("web")
     if failed := sum(run.failed for run in runs.alone + runs.by_tunnel + runs.by_kubectl):
         raise RuntimeError(f"{failed} requests failed")
@@ -82,6 +83,7 @@ def _rows(runs: Runs) -> list[Row]:
     middle = statistics.median(tail)
     floor = [run.p99_ms for run in runs.by_kubectl]
     least = [run.p99_ms for run in runs.alone]
+    peer = {"kubectl meanwhile": runs.body_by_kubectl}
     return [
         beside("direct forward beside a busy tunnel", "/s", ours, {"alone": alone}, at_least=KEPT),
         beside("  beside a busy kubectl", "/s", kubectl, {"alone": alone}),
@@ -95,8 +97,8 @@ def _rows(runs: Runs) -> list[Row]:
         ),
         Row("  p99 beside kubectl", statistics.median(floor), "ms", spread=spread(floor)),
         Row("  p99 alone", statistics.median(least), "ms", spread=spread(least)),
-        beside("  the body meanwhile", "MB/s", runs.bodies[OURS], {KUBECTL: runs.bodies[KUBECTL]}),
-        beside("  the body, nobody asks", "MB/s", runs.bodies[ALONE], {KUBECTL: runs.bodies[KUBECTL]}),
+        beside("  the body meanwhile", "MB/s", runs.body_by_tunnel, peer),
+        beside("  the body, nobody asks", "MB/s", runs.body_alone, peer),
     ]
 
 

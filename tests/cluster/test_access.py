@@ -256,9 +256,12 @@ class Following:
             async for event in events:
                 self.events.put_nowait(event)
 
-    async def hears(self, client, name):
+    async def _create(self, client, name):
         metadata = {"name": name, "namespace": self.namespace, "labels": {"test": "watch"}}
         await client.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+
+    async def hears(self, client, name):
+        await self._create(client, name)
         async with asyncio.timeout(20):
             event = await self.events.get()
         assert isinstance(event, Changed), "nothing was listed again"
@@ -270,8 +273,7 @@ class Following:
         One that starts anew remembers changes from then on: whether anybody (a lease, an event) wrote
         between that version and its start is chance, and only then the watch cannot be resumed.
         """
-        metadata = {"name": name, "namespace": self.namespace, "labels": {"test": "watch"}}
-        await client.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+        await self._create(client, name)
         told = set()
         async with asyncio.timeout(20):
             while name not in told:

@@ -200,7 +200,7 @@ def ways(monkeypatch) -> list[Tunnel]:
     return given
 
 
-def fetch(port: int, upstream: Upstream, body: bytes) -> bytearray:
+def fetch(port: int, upstream: Upstream, body: bytes) -> bytes:
     """Ask for a body by a forward; return what came."""
     with connect(port) as client:
         client.sendall(b"all of it")
@@ -208,9 +208,7 @@ def fetch(port: int, upstream: Upstream, body: bytes) -> bytearray:
             read(server, 9)
             sender = threading.Thread(target=server.sendall, args=(body,))
             sender.start()
-            got = bytearray()
-            while len(got) < len(body):
-                got += client.recv(1 << 20)
+            got = read(client, len(body))
             sender.join()
     return got
 

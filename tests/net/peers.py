@@ -175,12 +175,12 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def read(sock: socket.socket, size: int) -> bytes:
-    data = b""
+    data = bytearray()
     while len(data) < size:
         part = sock.recv(size - len(data))
         assert part, f"ended after {len(data)} of {size} bytes"
         data += part
-    return data
+    return bytes(data)
 
 
 def was_reset(sock: socket.socket) -> bool:

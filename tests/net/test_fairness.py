@@ -26,7 +26,7 @@ from kecs.net import bulk, listener, precedence
 from kecs.net.accept import BURST
 from kecs.net.congestion import HIGH
 from kecs.net.connection import Connection
-from kecs.net.loop import _EVENTS, PUT_OFF, RelayLoop
+from kecs.net.loop import _EVENTS, NARROW, PUT_OFF, RelayLoop
 from kecs.net.messages import Carry, Endpoint, HoldLimits, Listen, Snapshot
 from kecs.net.relay import End
 from kecs.net.stream import Stream
@@ -138,12 +138,15 @@ class Progress:
 
     def __init__(self) -> None:
         self.total = self.most = self.pause = self.longest_pause = self.times = 0
+        self.beyond = 0
+        """Bytes by which it moved more in a turn than was due in that one."""
 
-    def note(self, total: int, *, could: bool, alone: bool = False) -> None:
+    def note(self, total: int, *, could: bool, alone: bool = False, due: float = math.inf) -> None:
         """Take how much it has moved by now; what it moves while nobody else is there counts for nothing."""
         moved, self.total = total - self.total, total
         if not alone:
             self.most = max(self.most, moved)
+            self.beyond = max(self.beyond, moved - due)
         self.times += moved > 0
         self.pause = 0 if moved else self.pause + could
         self.longest_pause = max(self.longest_pause, self.pause)
@@ -254,7 +257,8 @@ class Scene:
         self.loop._turn()
         self.spliced += self.bulk_end.score >= bulk.PROOF
         self.bulk.note(self.bulk_end.count, could=bulk_could)
-        self.tunnel.note(self.of_tunnel(), could=not gives_way, alone=alone)
+        due = precedence.PORTION if self.loop.hurried else NARROW
+        self.tunnel.note(self.of_tunnel(), could=not gives_way, alone=alone, due=due)
         ends = [end for end in self.loop.ends.values() if isinstance(end, End)]
         kept = sum(len(end.pending) for end in ends if end.pending is not None)
         self.kept = max(self.kept, kept + self.stream_of_body.buffered)
@@ -390,5 +394,5 @@ def assert_fair(scene: Scene, bound: int) -> None:
     assert scene.bulk.longest_pause <= bound
     assert scene.tunnel.longest_pause <= bound
     assert scene.bulk.most <= 2 * (bulk.TURN + bulk.CAPACITY)  # an event's and a cut-short turn's
-    assert scene.tunnel.most <= precedence.PORTION
+    assert scene.tunnel.beyond == 0
     assert scene.kept <= bulk.CAPACITY + HIGH

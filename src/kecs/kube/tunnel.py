@@ -339,7 +339,7 @@ class Tunnel:
         return why if closed is None or not closed.reason else f"{why}: {closed.reason}"
 
     def _later(self) -> None:
-        if not self._queued:
+        if not (self._queued or self._gives_way):
             self._queued = True
             self._loop.ready.append(self)
 

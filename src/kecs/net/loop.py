@@ -272,7 +272,7 @@ class RelayLoop:
         if self._wide is None or self._narrow is None:
             self._wide = memoryview(bytearray(WIDE))
             self._narrow = self._wide[:NARROW]
-        if self.hurried:
+        if self._precedence.look(self._heard - self.patient, self.now):
             return self._wide[: precedence.PORTION]
         if self._crowded is None:
             self._crowded = self._speakers() > 1
@@ -280,8 +280,8 @@ class RelayLoop:
 
     @property
     def hurried(self) -> bool:
-        """Whether carriers are to give way to others after each portion (`kecs.net.precedence`)."""
-        return self._precedence.look(self._heard - self.patient, self.now)
+        """Whether who has read into `wide` is to give way to others now (`kecs.net.precedence`)."""
+        return self._precedence.given
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have `what` called at `when` (monotonic seconds)."""
