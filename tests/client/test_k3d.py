@@ -496,14 +496,18 @@ lifetime.start(InstancePaths(Path(sys.argv[1]), "default"), wishes, lambda note:
 
 
 @pytest.fixture
-def starter(world):
-    """Start the instance in a process of its own."""
+def starter(world, tmp_path):
+    """Start the instance in a process of its own, which may be killed: so its temporary files are here."""
     started = []
+    (tmp_path / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
 
     def start():
         words = [sys.executable, "-c", STARTER, str(world.home.path), str(SCRIPT)]
         words += [str(API_PORTS.start), str(NODE_PORTS.start)]
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         started.append(process)
         return process
 

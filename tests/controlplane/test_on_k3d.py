@@ -56,8 +56,10 @@ def kubelet(api):
 
 
 @pytest.fixture
-def home(k3d, kubelet):
-    one = Home(PATH=f"{k3d.bin}:{KECS.parent}:{os.environ['PATH']}")
+def home(k3d, kubelet, tmp_path):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    one = Home(PATH=f"{k3d.bin}:{KECS.parent}:{os.environ['PATH']}", TMPDIR=str(temporary))
     one.run("start", "--port", str(free_port()), "--runtime", "k3d", "--node-ports", "5")
     yield one
     one.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -113,6 +115,49 @@ print(folder, oct(os.stat(folder).st_mode & 0o777), os.path.exists(os.environ["K
     assert (mode, exists) == ("0o700", "False")
     assert not Path(folder).exists()
     assert run(tools, (), limit=20).stdout.split()[0] != folder
+
+
+STARTER = """
+import os, sys
+from pathlib import Path
+from kecs.k3d.run import run
+from kecs.k3d.tools import Tools
+run(Tools(Path(sys.argv[1]), Path("docker"), {"PATH": os.defpath}), (), limit=60)
+"""
+
+
+def test_a_folder_whose_processes_were_killed_is_removed_by_the_next_call(program, tmp_path, monkeypatch):
+    parent, told, over = tmp_path / "tmp", tmp_path / "told", tmp_path / "over"
+    parent.mkdir()
+    tools = program(
+        f"""
+with open({str(told)!r}, "w") as file:
+    file.write(f"{{os.getpid()}} {{os.environ['TMPDIR']}}\\n")
+end = time.monotonic() + 30
+while not os.path.exists({str(over)!r}) and time.monotonic() < end: time.sleep(0.01)
+"""
+    )
+    words = [sys.executable, "-c", STARTER, str(tools.k3d)]
+    with subprocess.Popen(words, env={**os.environ, "TMPDIR": str(parent)}) as starter:
+        try:
+            pid, path = wait_for_text(told).split()
+        finally:
+            starter.kill()
+    folder = Path(path)
+    assert folder.parent == parent
+    quick = program("pass")
+    monkeypatch.setattr(tempfile, "tempdir", str(parent))
+
+    run(quick, (), limit=20)
+    assert folder.exists(), "it is new: its owner may not have locked it yet"
+    long_ago = time.time() - 100
+    os.utime(folder, (long_ago, long_ago))
+    run(quick, (), limit=20)
+    assert folder.exists(), "the program goes on, as an orphan"
+    over.touch()
+    wait_gone(int(pid))
+    run(quick, (), limit=20)
+    assert list(parent.iterdir()) == []
 
 
 def test_a_limit_ends_the_program_and_its_children(program, tmp_path):

@@ -20,6 +20,7 @@ from typing import IO, Literal
 
 from kecs.errors import ExitCode, KecsError
 from kecs.k3d.said import LogLine, Said, log_line, redacted
+from kecs.k3d.scratch import scratch
 from kecs.k3d.tools import Tools
 
 __all__ = ["Ended", "LogLine", "Note", "Said", "TookTooLong", "log_line", "quiet", "redacted", "run"]
@@ -67,9 +68,7 @@ def run(
         raise _ended(program, words)
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(
-            tempfile.TemporaryDirectory(prefix="kecs-k3d-", ignore_cleanup_errors=True)
-        )
+        folder, lock = stack.enter_context(scratch())
         # Files without a name, not pipes: when this process is killed, k3d writes on and comes to its end; a
         # pipe that nobody reads would kill it half-way, too.
         stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(2))
@@ -78,7 +77,7 @@ def run(
         if program == "k3d":
             environment["KUBECONFIG"] = os.path.join(folder, "none")  # noqa: PTH118 - a string is needed
         path = str(tools.k3d if program == "k3d" else tools.docker)
-        process = _start([path, *words], environment, ears, stdin, keep)
+        process = _start([path, *words], environment, ears, stdin, (*keep, lock))
         try:
             has_ended = _wait(process, begin + limit, tools.ended, ears)
         finally:
