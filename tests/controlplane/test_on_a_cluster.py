@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from tests.kube.scripted import ScriptedApi
+from tests.kube.scripted import Answer, ScriptedApi
 from tests.process.harness import NETWORK, PRIVATE, Home, until
 
 NODE = {
@@ -137,6 +137,22 @@ def test_a_control_plane_that_comes_back_while_the_cluster_is_away_waits_for_it(
     until(lambda: len(every(api, "Pod")) == 2, "what was asked for meanwhile is done")
     mine = next(task for task in home.json("ps")["tasks"] if task["taskId"] == task_id)
     assert mine["lastStatus"] == "RUNNING", "its task was never touched"
+
+
+def test_a_task_whose_pod_was_made_without_an_answer_can_be_stopped(home, api):
+    api.answer_next(Answer(done=True, drop="reset"), times=1000, method="PATCH", plural="pods")
+    home.register(container={"image": "web:1", "secrets": [{"name": "TOKEN", "valueFrom": "token"}]})
+    home.run("secrets", "set", "token", "s3cret")
+    [task] = home.aws().run_task(taskDefinition="web", networkConfiguration=NETWORK)["tasks"]
+    one_of(api, "Pod")
+    home.aws().stop_task(task=task["taskArn"])
+
+    def stopped():
+        [seen] = home.aws().describe_tasks(tasks=[task["taskArn"]])["tasks"]
+        return seen if seen["lastStatus"] == "STOPPED" else None
+
+    assert until(stopped, "it is STOPPED")["stopCode"] == "UserInitiated"
+    assert every(api, "Pod") == every(api, "Secret") == []
 
 
 def status_of_the_next(home):

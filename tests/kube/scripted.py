@@ -87,6 +87,8 @@ class Answer:
     """`close` or `reset` the connection instead of answering."""
     cut: int | None = None
     """Break the connection off after this many bytes of the body."""
+    done: bool = False
+    """What was asked for is done, though the answer says otherwise or does not come."""
 
 
 @dataclass
@@ -95,12 +97,14 @@ class _Script:
     left: int
     method: str | None
     path: str | None
+    plural: str | None
     watch: bool | None
 
     def fits(self, seen):
         return (
             (self.method is None or seen.method == self.method)
             and (self.path is None or seen.path == self.path)
+            and (self.plural is None or f"/{self.plural}/" in seen.path)
             and (self.watch is None or seen.watches == self.watch)
         )
 
@@ -214,9 +218,9 @@ class ScriptedApi:
 
     # Faults
 
-    def answer_next(self, answer, *, times=1, method=None, path=None, watch=None):
-        """Give this to the next `times` requests that fit."""
-        self._call(lambda: self._scripts.append(_Script(answer, times, method, path, watch)))
+    def answer_next(self, answer, *, times=1, method=None, path=None, plural=None, watch=None):
+        """Give this to the next `times` requests that fit; `plural`: about one object of this kind."""
+        self._call(lambda: self._scripts.append(_Script(answer, times, method, path, plural, watch)))
 
     def deny(self, verb, plural):
         """From now on refuse this as RBAC does."""
@@ -417,6 +421,7 @@ class _Exchange:
         self.reader = reader
         self.writer = writer
         self.seen = seen
+        self.mute = False
 
     async def answer(self):
         """Answer; False when the connection is of no more use."""
@@ -437,6 +442,10 @@ class _Exchange:
         return None
 
     async def _scripted(self, answer):
+        if answer.done:
+            self.mute = True
+            await self._route()
+            self.mute = False
         if answer.drop is not None:
             if answer.drop == "reset":
                 _reset(self.writer)
@@ -626,6 +635,8 @@ class _Exchange:
         await self._write(self.http.send(h11.Response(status_code=200, headers=headers)))
 
     async def _send(self, code, body, headers=None, cut=None):
+        if self.mute:
+            return
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         head = {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}
         await self._write(self.http.send(h11.Response(status_code=code, headers=list(head.items()))))

@@ -49,6 +49,8 @@ class Flow:
     """The runtime was asked whether it lives, and has not answered yet."""
     known: bool = False
     """The runtime was told to run it, or found it alive."""
+    tried: bool = False
+    """The runtime was told to run it at least once: it may have begun to, even where that failed."""
     stop_ordered: bool = False
     port_tries: int = 0
     """How often it was started on another port because a stranger had taken its own."""
@@ -202,7 +204,7 @@ class TaskFlows:
         )
         if spec is None:
             return
-        flow.known = True
+        flow.known = flow.tried = True
         try:
             await self._runtime.run(spec)
         except BaseException:
@@ -254,7 +256,7 @@ class TaskFlows:
     async def _stop(self, flow: Flow, task: Task) -> None:
         if flow.stop_ordered or flow.adopting:
             return
-        if not flow.known:
+        if not (flow.known or flow.tried):
             # It never came to the runtime, so nothing will be observed of it.
             self._observed(TaskObserved(task_id=task.id, ended=True))
             return

@@ -184,8 +184,10 @@ class NodePortTakenError(Exception):
 class Exposes(Protocol):
     """What a runtime with a network of its own can do besides: `kecs.runtimes.kubernetes`."""
 
-    trouble: tuple[float, str] | None
-    """Since when (epoch seconds) and why the cluster cannot be followed; None while all is well."""
+    @property
+    def trouble(self) -> tuple[float, str] | None:
+        """Since when (epoch seconds) and why the cluster cannot be followed; None while all is well."""
+        ...
 
     async def expose(self, exposure: Exposure) -> None:
         """Make the cluster so; idempotent.

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from kecs.kube.errors import ApiError
+from kecs.kube.errors import ApiError, Unreachable
 from kecs.kube.watch import Changed, Deleted, Synced
 
 Key = tuple[str, str | None, str]
@@ -26,6 +26,10 @@ class Cluster:
         """What was asked to be deleted, with the grace period that was given."""
         self.refusals: list[ApiError] = []
         """Raised by the next calls of `apply`, the first first."""
+        self.unanswered: set[str] = set()
+        """Kinds of which the next `apply` is done, but its answer gets lost."""
+        self.reports: dict[str, Any] = {}
+        """By kind: what a watch is to tell its troubles to."""
         self.output: dict[tuple[str, str], list[bytes]] = {}
         """What containers wrote, by (pod, container)."""
         self.closed_logs: set[tuple[str, str]] = set()
@@ -107,7 +111,11 @@ class Cluster:
     async def apply(self, manifest: dict[str, Any]) -> dict[str, Any]:
         if self.refusals:
             raise self.refusals.pop(0)
-        return copy.deepcopy(self.put(manifest))
+        item = self.put(manifest)
+        if manifest["kind"] in self.unanswered:
+            self.unanswered.remove(manifest["kind"])
+            raise Unreachable("no answer")
+        return copy.deepcopy(item)
 
     async def delete(
         self, kind: str, namespace: str | None, name: str, *, grace: int | None = None, uid: str | None = None
@@ -141,6 +149,7 @@ class Cluster:
     ) -> AsyncIterator[Any]:
         queue: asyncio.Queue[Any] = asyncio.Queue()
         entry = (kind, labels, queue)
+        self.reports[kind] = report
         self._watchers.append(entry)
         try:
             yield Synced(self._matching(kind, namespace, labels))

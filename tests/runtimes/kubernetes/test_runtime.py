@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.runtimes.kubernetes.cluster import Cluster
 
 from kecs import aio
 from kecs.errors import KecsError
-from kecs.kube.errors import ApiError
+from kecs.kube.errors import ApiError, Unreachable
 from kecs.runtimes.base import (
     ContainerSpec,
     ExposedPort,
@@ -45,6 +48,11 @@ SPEC = TaskSpec(
     pod=POD,
     containers=[ContainerSpec(name="app", image="app:1", ports=[PortSpec(container_port=80)])],
 )
+HIDING = replace(
+    SPEC,
+    containers=[ContainerSpec(name="app", image="app:1", environment={"TOKEN": "s3cret"}, secrets=["TOKEN"])],
+)
+"""With a Secret."""
 EXPOSURE = Exposure(
     namespace=SPACE,
     name="web",
@@ -365,6 +373,98 @@ async def test_a_pod_that_the_cluster_refuses_fails_the_task_with_its_words(worl
     assert "spec.containers[0].image" in (seen.failure or "")
 
 
+async def emptied(world: World, *kinds: str) -> None:
+    """Wait until there are no objects of these kinds."""
+    async with asyncio.timeout(5):
+        while any(kind in kinds for kind, _, _ in world.cluster.objects):
+            await asyncio.sleep(0)
+
+
+@scenario
+async def test_the_secret_of_a_pod_that_is_refused_goes_too(world: World) -> None:
+    await world.open()
+    await world.runtime.run(SPEC)  # makes the namespace
+
+    apply = world.cluster.apply
+
+    async def refuse_pods(manifest: dict[str, object]) -> dict[str, object]:
+        if manifest["kind"] == "Pod":
+            raise ApiError(403, "Forbidden", "exceeded quota")
+        return await apply(manifest)  # type: ignore[arg-type]
+
+    world.cluster.apply = refuse_pods  # type: ignore[method-assign,assignment]
+    other = replace(HIDING, id="e" * 32, pod="web-" + "e" * 32)
+    await world.runtime.run(other)
+    seen = await world.until(lambda seen: seen.task_id == other.id)
+    assert "exceeded quota" in (seen.failure or "")
+    assert not [key for key in world.cluster.objects if key[0] == "Secret"]
+
+
+@scenario
+async def test_a_pod_that_was_made_without_an_answer_is_the_task_s(world: World) -> None:
+    await world.open()
+    world.cluster.unanswered.add("Pod")
+    with pytest.raises(Unreachable):
+        await world.runtime.run(SPEC)
+    uid = world.cluster.pod(POD)["metadata"]["uid"]
+    await asyncio.sleep(0.01)  # the watch tells of it
+    await world.runtime.run(SPEC)
+    world.cluster.update(POD, **RUNNING)
+    await world.until(lambda seen: seen.containers and seen.containers[0].status == "RUNNING")
+    assert world.cluster.pod(POD)["metadata"]["uid"] == uid
+    assert world.cluster.deletions == []
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["the watch is late", "the watch told of it"])
+def test_a_stop_ends_a_pod_that_was_made_without_an_answer(tmp_path: Path, told: bool) -> None:
+    async def play() -> None:
+        world = World(tmp_path / "tasks")
+        try:
+            await world.open()
+            await asyncio.sleep(0.01)
+            world.cluster.unanswered.add("Pod")
+            with pytest.raises(Unreachable):
+                await world.runtime.run(HIDING)
+            if told:
+                await asyncio.sleep(0.01)
+            await world.runtime.stop(TASK)
+            last = await world.until(lambda seen: seen.ended)
+            assert not last.lost
+            await emptied(world, "Pod", "Secret")
+        finally:
+            await world.close()
+
+    asyncio.run(play())
+
+
+@scenario
+async def test_a_stop_of_what_was_never_made_leaves_no_secret_and_is_no_loss(world: World) -> None:
+    await world.open()
+    world.cluster.unanswered.add("Secret")
+    with pytest.raises(Unreachable):
+        await world.runtime.run(HIDING)
+    assert [key for key in world.cluster.objects if key[0] == "Secret"]
+    await world.runtime.stop(TASK)
+    last = await world.until(lambda seen: seen.ended)
+    assert (last.lost, last.placed) == (False, False)
+    await emptied(world, "Secret")
+
+
+@scenario
+async def test_a_pod_that_appears_after_its_task_is_over_is_deleted(world: World) -> None:
+    await world.open()
+    world.cluster.refusals.append(ApiError(503, "ServiceUnavailable", "later"))
+    with pytest.raises(ApiError):
+        await world.runtime.run(HIDING)
+    await world.runtime.stop(TASK)
+    await world.until(lambda seen: seen.ended)
+    secret = manifests.secret(HIDING, OWNER)
+    assert secret is not None
+    world.cluster.put(secret)
+    world.cluster.put(manifests.pod(HIDING, OWNER, sleep_action=True))
+    await emptied(world, "Pod", "Secret")
+
+
 @scenario
 async def test_what_may_pass_is_raised_and_the_next_try_works(world: World) -> None:
     await world.open()
@@ -451,6 +551,64 @@ async def test_a_service_that_somebody_changes_or_deletes_has_drifted(world: Wor
         await world.runtime.expose(EXPOSURE)
         world.cluster.remove("Service", "web")
         assert await anext(drift) == (SPACE, "web")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda spec: spec["selector"].update({"app": "theirs"}),
+        lambda spec: spec["ports"][0].update(targetPort=8080),
+        lambda spec: spec.update(type="LoadBalancer"),
+        lambda spec: spec["ports"].append({"port": 81, "protocol": "TCP"}),
+    ],
+    ids=["selector", "targetPort", "type", "another port"],
+)
+def test_a_service_that_leads_elsewhere_has_drifted(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    async def play() -> None:
+        world = World(tmp_path / "tasks")
+        try:
+            await world.open()
+            await world.runtime.expose(EXPOSURE)
+            drift = world.runtime.drift()
+            item = copy.deepcopy(world.cluster.objects["Service", SPACE, "web"])
+            change(item["spec"])
+            world.cluster.put(item)
+            async with asyncio.timeout(5):
+                assert await anext(drift) == (SPACE, "web")
+        finally:
+            await world.close()
+
+    asyncio.run(play())
+
+
+@scenario
+async def test_what_the_cluster_adds_to_a_service_is_no_drift(world: World) -> None:
+    await world.open()
+    await world.runtime.expose(EXPOSURE)
+    item = copy.deepcopy(world.cluster.objects["Service", SPACE, "web"])
+    item["spec"] |= {"clusterIP": "10.96.0.7", "sessionAffinity": "None"}
+    item["spec"]["ports"][0]["appProtocol"] = "http"
+    world.cluster.put(item)
+    world.cluster.put(item | {"metadata": item["metadata"] | {"resourceVersion": "2"}})
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await anext(world.runtime.drift())
+
+
+@scenario
+async def test_trouble_of_any_watch_is_told_until_it_goes_on(world: World) -> None:
+    await world.open()
+    await asyncio.sleep(0.01)
+    reports = world.cluster.reports
+    assert world.runtime.trouble is None
+    reports["Node"](ApiError(403, "Forbidden", "nodes is forbidden"))
+    assert "nodes is forbidden" in (world.runtime.trouble or (0, ""))[1]
+    reports["Pod"](Unreachable("no route"))
+    assert "no route" in (world.runtime.trouble or (0, ""))[1]
+    reports["Pod"](None)
+    assert "nodes is forbidden" in (world.runtime.trouble or (0, ""))[1]
+    reports["Node"](None)
+    assert world.runtime.trouble is None
 
 
 @scenario

@@ -15,7 +15,7 @@ from typing import Any
 
 from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError
-from kecs.kube.watch import Changed, Deleted, Synced
+from kecs.kube.watch import Changed, Deleted, Report, Synced
 from kecs.runtimes.base import Exposure, NodePortTakenError
 from kecs.runtimes.kubernetes import manifests
 from kecs.runtimes.kubernetes.manifests import Owner
@@ -80,16 +80,17 @@ class Exposures:
             if not self._closed:
                 await self._news.wait()
 
-    async def watch(self) -> None:
-        """Follow the Services for ever; cancelled by the owner."""
-        async with aclosing(self._client.watch("Service", manifests.selector(self._owner))) as events:
+    async def watch(self, report: Report) -> None:
+        """Follow the Services for ever; cancelled by the owner. `report` hears why that cannot go on."""
+        watch = self._client.watch("Service", manifests.selector(self._owner), report=report)
+        async with aclosing(watch) as events:
             async for event in events:
                 if isinstance(event, Synced):
                     self._compare({_key(each): each for each in event.objects})
                 elif isinstance(event, Changed):
                     key = _key(event.object)
                     applied = self._applied.get(key)
-                    if applied is not None and not _is_so(event.object, applied):
+                    if applied is not None and not self._is_so(event.object, applied):
                         self._note(key)
                 elif isinstance(event, Deleted) and (key := _key(event.object)) in self._applied:
                     self._note(key)
@@ -102,8 +103,19 @@ class Exposures:
     def _compare(self, there: Mapping[Key, dict[str, Any]]) -> None:
         """Note what a whole list does not have, or has otherwise."""
         for key, wanted in self._applied.items():
-            if key not in there or not _is_so(there[key], wanted):
+            if key not in there or not self._is_so(there[key], wanted):
                 self._note(key)
+
+    def _is_so(self, item: dict[str, Any], exposure: Exposure) -> bool:
+        """Tell whether a Service leads where it was applied to; what the cluster added does not count."""
+        wanted, found = manifests.service(exposure, self._owner)["spec"], item["spec"]
+        ports = sorted(wanted["ports"], key=_port)
+        there = sorted(found.get("ports") or [], key=_port)
+        return (
+            (wanted["type"], wanted["selector"]) == (found.get("type"), found.get("selector"))
+            and len(ports) == len(there)
+            and all(one.items() <= other.items() for one, other in zip(ports, there, strict=True))
+        )
 
     def _note(self, key: Key) -> None:
         self._drifted[key] = None
@@ -114,7 +126,5 @@ def _key(item: dict[str, Any]) -> Key:
     return (item["metadata"]["namespace"], item["metadata"]["name"])
 
 
-def _is_so(item: dict[str, Any], wanted: Exposure) -> bool:
-    """Tell whether a Service has the ports that were applied."""
-    found = manifests.exposure_of(item)
-    return found is not None and sorted(found.ports, key=str) == sorted(wanted.ports, key=str)
+def _port(port: Mapping[str, Any]) -> tuple[int, str]:
+    return port["port"], port.get("protocol", "TCP")

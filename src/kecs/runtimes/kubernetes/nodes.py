@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import Any
 
 from kecs.kube.client import KubeClient
-from kecs.kube.watch import Changed, Deleted, Synced
+from kecs.kube.watch import Changed, Deleted, Report, Synced
 from kecs.runtimes.base import NodeObserved
 
 _KINDS = ("ExternalIP", "InternalIP")
@@ -49,9 +49,9 @@ class Nodes:
             if not self._closed:
                 await self._news.wait()
 
-    async def watch(self) -> None:
-        """Follow the nodes for ever; cancelled by the owner."""
-        async with aclosing(self._client.watch("Node", {})) as events:
+    async def watch(self, report: Report) -> None:
+        """Follow the nodes for ever; cancelled by the owner. `report` hears why that cannot go on."""
+        async with aclosing(self._client.watch("Node", {}, report=report)) as events:
             async for event in events:
                 if isinstance(event, Synced):
                     self._nodes = {node.name: node for node in map(observe, event.objects)}

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from kecs.runtimes.news import News
 
 STARTS_AT_ONCE = 16
 """Pods that are being created at a time: a burst must not be throttled by the API server's fairness."""
+WATCHED = ("Pod", "Node", "Service")
+"""Kinds that are followed, those first without which more stands still."""
 SLEEP_ACTION_SINCE = (1, 30)
 """Kubernetes from which `preStop.sleep` works (KEP-3960: beta and on by default)."""
 
@@ -64,8 +67,13 @@ class KubernetesRuntime:
         self._sleep_action: bool | None = None
         self._workers: list[asyncio.Task[None]] = []
         self._clearing: set[asyncio.Task[None]] = set()
-        self.trouble: tuple[float, str] | None = None
-        """Since when (epoch seconds) and why the cluster cannot be watched; None while all is well."""
+        self._troubles: dict[str, tuple[float, str]] = {}
+        """By kind: since when (epoch seconds) and why its objects cannot be watched."""
+
+    @property
+    def trouble(self) -> tuple[float, str] | None:
+        """Since when (epoch seconds) and why the cluster cannot be followed; None while all is well."""
+        return next((self._troubles[kind] for kind in WATCHED if kind in self._troubles), None)
 
     # Runtime
 
@@ -76,30 +84,30 @@ class KubernetesRuntime:
             self._logs.keep_only({*expected, *keep})
         self._workers = [
             aio.create_task(self._watch_pods(), name="watch of pods"),
-            aio.create_task(self._nodes.watch(), name="watch of nodes"),
-            aio.create_task(self._exposures.watch(), name="watch of Services"),
+            aio.create_task(self._nodes.watch(partial(self._report, "Node")), name="watch of nodes"),
+            aio.create_task(
+                self._exposures.watch(partial(self._report, "Service")), name="watch of Services"
+            ),
         ]
 
     async def run(self, task: TaskSpec) -> None:
         """Create the task's Pod. Raises `ApiError`, `Unreachable` when the cluster cannot take it now."""
-        before = self._pods.get(task.id)
-        if before is not None and not before.over:
+        tracked = self._pods.get(task.id)
+        if tracked is None or tracked.over:
+            tracked = self._pods[task.id] = TrackedPod(task.id, self._tools)
+        elif tracked.place is not None:
             return
-        tracked = self._pods[task.id] = TrackedPod(task.id, self._tools)
         try:
             async with self._starting:
-                tracked.created(await self._create(task))
+                tracked.created(await self._create(task, tracked))
         except ForeignNamespaceError as error:
             tracked.fail(f"ResourceInitializationError: {error}")
         except ApiError as error:
             self._namespaces.check(task.namespace or "", error)
             if not _is_final(error):
-                self._pods.pop(task.id, None)
                 raise
+            await _drop_secret(tracked)
             tracked.fail(f"ResourceInitializationError: the cluster refused the task's pod: {error.message}")
-        except BaseException:
-            self._pods.pop(task.id, None)
-            raise
 
     async def stop(self, task_id: str) -> None:
         """Delete the task's Pod; its end is observed. Raises `ApiError`, `Unreachable`: try again."""
@@ -185,18 +193,22 @@ class KubernetesRuntime:
 
     # How it is done
 
-    async def _create(self, task: TaskSpec) -> dict[str, Any]:
+    async def _create(self, task: TaskSpec, tracked: TrackedPod) -> dict[str, Any]:
         assert task.namespace is not None
+        assert task.pod is not None
         if self._sleep_action is None:
             self._sleep_action = await self._client.version() >= SLEEP_ACTION_SINCE
         await self._namespaces.ensure(task.namespace, task.region, task.cluster)
         secret = manifests.secret(task, self._owner)
+        tracked.order(task.namespace, task.pod, secret=secret is not None)
         if secret is not None:
             await self._client.apply(secret)
         return await self._client.apply(manifests.pod(task, self._owner, sleep_action=self._sleep_action))
 
     async def _watch_pods(self) -> None:
-        watch = self._client.watch("Pod", manifests.selector(self._owner), report=self._report)
+        watch = self._client.watch(
+            "Pod", manifests.selector(self._owner), report=partial(self._report, "Pod")
+        )
         async with aclosing(watch) as events:
             async for event in events:
                 if isinstance(event, Synced):
@@ -209,10 +221,13 @@ class KubernetesRuntime:
                     if tracked is not None and tracked.place == _place(event.object):
                         tracked.gone()
 
-    def _report(self, error: ApiError | Unreachable | None) -> None:
-        """Note that the watch of pods cannot go on, or goes on."""
-        since = self.trouble[0] if self.trouble is not None else time.time()
-        self.trouble = None if error is None else (since, str(error))
+    def _report(self, kind: str, error: ApiError | Unreachable | None) -> None:
+        """Note that the watch of a kind cannot go on, or goes on."""
+        if error is None:
+            self._troubles.pop(kind, None)
+        else:
+            since, _ = self._troubles.get(kind, (time.time(), ""))
+            self._troubles[kind] = (since, str(error))
 
     def _synced(self, objects: list[dict[str, Any]]) -> None:
         """Take a whole list: what is missing from it is gone."""
@@ -230,7 +245,7 @@ class KubernetesRuntime:
 
     def _seen(self, pod: dict[str, Any]) -> None:
         tracked = self._pods.get(pods.task_id(pod))
-        if tracked is not None:
+        if tracked is not None and not (tracked.over and tracked.place is None):
             tracked.seen(pod)
         elif not pod["metadata"].get("deletionTimestamp"):
             self._clear(pod)
@@ -242,6 +257,8 @@ class KubernetesRuntime:
         async def delete() -> None:
             try:
                 await self._client.delete("Pod", namespace, name, uid=pod["metadata"]["uid"])
+                if pods.has_secret(pod):
+                    await self._client.delete("Secret", namespace, name)
             except (ApiError, Unreachable) as error:  # seen again at the next relist
                 _log.warning("pod %s/%s could not be deleted: %s", namespace, name, error)
 
@@ -249,6 +266,13 @@ class KubernetesRuntime:
         clearing = aio.create_task(delete(), name=f"clear {name}")
         self._clearing.add(clearing)
         clearing.add_done_callback(self._clearing.discard)
+
+
+async def _drop_secret(tracked: TrackedPod) -> None:
+    try:
+        await tracked.drop_secret()
+    except (ApiError, Unreachable) as error:  # it stays until `kecs destroy`
+        _log.warning("the Secret of task %s could not be deleted: %s", tracked.task_id, error)
 
 
 def _place(pod: dict[str, Any]) -> tuple[str, str]:

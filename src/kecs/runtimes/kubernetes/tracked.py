@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -47,6 +47,13 @@ class Tools:
     """Why a pod is gone that nobody was seen to delete, where the kind of cluster tells; None: unknown."""
 
 
+class _Ordered(NamedTuple):
+    namespace: str
+    name: str
+    secret: bool
+    """It has one, of the same name."""
+
+
 class TrackedPod:
     """Follows one pod; `publish` gets each observation."""
 
@@ -60,6 +67,8 @@ class TrackedPod:
         """Set (and replaced) at each observation."""
         self._tools = tools
         self._pod: dict[str, Any] | None = None
+        self._ordered: _Ordered | None = None
+        """What may be in the cluster although nobody answered that it is."""
         self._on_watch = True
         """The watch has told of it; until then a list may be older than the pod."""
         self._stopping = False
@@ -73,6 +82,10 @@ class TrackedPod:
         if self._pod is None:
             return None
         return self._pod["metadata"]["namespace"], self._pod["metadata"]["name"]
+
+    def order(self, namespace: str, name: str, *, secret: bool) -> None:
+        """Note what is asked for next: a request that is not answered may have been done all the same."""
+        self._ordered = _Ordered(namespace, name, secret)
 
     def created(self, pod: dict[str, Any]) -> None:
         """Take the pod as the API server answered when it was created; the watch may have been faster."""
@@ -120,7 +133,8 @@ class TrackedPod:
         if self._ending is not None:
             return
         if self._pod is None:
-            self.lost()  # it is neither being created nor in the cluster
+            await self._find()
+        if self._pod is None or self.over or self._ending is not None:
             return
         if self.last is not None:
             self._capture(self.last)
@@ -137,6 +151,11 @@ class TrackedPod:
         self.over = True
         self._publish(TaskObserved(task_id=self.task_id, placed=False, failure=why, ended=True))
 
+    async def drop_secret(self) -> None:
+        """Delete the Secret of a pod that there is not. Raises `ApiError`, `Unreachable`."""
+        if self._ordered is not None and self._ordered.secret:
+            await self._tools.client.delete("Secret", self._ordered.namespace, self._ordered.name)
+
     def lost(self, why: str | None = None) -> None:
         """Say that the cluster does not know the task."""
         self.over = True
@@ -148,6 +167,17 @@ class TrackedPod:
         self._forget_timers()
         if self._ending is not None:
             await aio.cancel(self._ending)
+
+    async def _find(self) -> None:
+        """Take a pod whose creation nobody answered as it is; without one, say that the task is over."""
+        if self._ordered is not None:
+            found = await self._tools.client.get("Pod", self._ordered.namespace, self._ordered.name)
+            if found is not None:
+                self.created(found)
+                return
+            await self.drop_secret()
+        if self._pod is None:  # the watch has not been faster
+            self._finish(TaskObserved(task_id=self.task_id, placed=False, ended=True))
 
     def _why_leaving(self, pod: dict[str, Any]) -> str:
         why = pods.why_leaving(pod)
