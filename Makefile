@@ -11,9 +11,9 @@ setup: .venv/.ready
 demo: setup
 	@$(BIN)/python -m scripts.demo
 
-# Most tests wait for processes: three files at a time take less than half as long, also on two cores.
+# Several files at a time, where each can have a network of its own: on Linux as root (tests/own_network.py).
 test: setup
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # A real Kubernetes on this machine: Linux, root, Go, and the Debian packages that it asks for (CONTRIBUTING.md).
 test-cluster: setup

@@ -16,6 +16,8 @@ DEPLOYMENTS = 3
 TASKS = 3
 SECONDS = float(os.environ.get("KECS_TEST_SECONDS", "120"))
 """How long pods are deleted at random."""
+BESIDE = 25
+"""Requests a second, each way, on the tunnel meanwhile."""
 PAUSES = (0.2, 3.0)
 """Seconds between two deletions: from faster than a pod comes to so slow that all are there again."""
 
@@ -66,13 +68,18 @@ def test_a_half_closed_client_gets_its_answer_on_the_direct_route(running):
 
 @pytest.mark.timeout(180 + SECONDS)
 def test_pods_deleted_at_random_cost_no_request(running, kubectl):
-    """`kubectl delete pod` again and again: each is a task that the cluster ended and ECS replaces."""
+    """`kubectl delete pod` again and again: each is a task that the cluster ended and ECS replaces.
+
+    200 requests a second by the best route, and some by tunnel, on new connections and on open ones.
+    """
     service.create(running, count=TASKS)
-    port = service.forward(running)
+    port = service.forward(running, name="best")
+    tunnel = service.forward(running, name="tunnel", route="tunnel")
     dice = random.Random(11)
     deleted: set[str] = set()
-    with Load(port) as load:
-        until(lambda: load.tally.total > 100, "requests are answered")
+    loads = (Load(port), Load(tunnel, rate=BESIDE), Load(tunnel, rate=BESIDE, keep_alive=True))
+    with loads[0], loads[1], loads[2]:
+        until(lambda: all(load.tally.total > 100 for load in loads), "requests are answered")
         ends = time.monotonic() + SECONDS
         while time.monotonic() < ends:
             victim = until(lambda: living(running), "a task runs", seconds=30)
@@ -83,12 +90,14 @@ def test_pods_deleted_at_random_cost_no_request(running, kubectl):
             time.sleep(dice.uniform(*PAUSES))
         running.stable()
 
-    tally = load.tally
-    assert not tally.failed, service.story(running, load)
-    assert tally.total >= SECONDS * load.rate
+    for load in loads:
+        assert not load.tally.failed, service.story(running, load)
+        assert load.tally.total >= SECONDS * load.rate
     until(lambda: deleted <= {task["taskArn"] for task in running.tasks("STOPPED")}, "all have ended")
     ended = {task["taskArn"]: task for task in running.tasks("STOPPED")}
     assert ended.keys() == deleted, "nothing else ended"
+    _, _, kept = loads
+    assert {answer.split()[1] for answer in kept.tally.again} <= {arn.rpartition("/")[2] for arn in deleted}
     assert {(task["stopCode"], task["stoppedReason"]) for task in ended.values()} == {
         ("InfrastructureHealth", "Task was stopped: its pod was deleted")
     }
