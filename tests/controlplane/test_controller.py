@@ -48,6 +48,25 @@ def test_a_service_gets_its_tasks_with_ports_of_their_own(short_path):
     asyncio.run(main())
 
 
+def test_a_hundred_tasks_are_made_in_one_pass_and_one_commit(short_path):
+    async def main():
+        async with World.open(short_path, None, task_definition(), service(desired=0)) as world:
+            await world.until(lambda: world.service().steady, "the service is steady")
+            made = []
+
+            def note(changes):
+                made.append(sum(isinstance(new, Task) and old is None for old, new in changes.values()))
+
+            world.store.subscribe(note)
+            await world.change(Service, WEB, desired_count=100)
+            await world.until(lambda: len(world.tasks("RUNNING")) == 100, "all are RUNNING", 30)
+
+            assert [count for count in made if count] == [100]
+            assert any("has started 100 tasks" in event.message for event in world.service().events)
+
+    asyncio.run(main())
+
+
 def test_a_scale_in_stops_the_task_and_gives_its_port_back(short_path):
     async def main():
         async with World.open(short_path, None, task_definition(), service(desired=2)) as world:

@@ -300,7 +300,7 @@ class World:
             store,
             self.runtime,
             self.hub,
-            ports=TaskPorts(range(29999, 29899, -1), lambda number: True, lambda: {29999}),
+            ports=TaskPorts(range(29999, 29799, -1), lambda number: True, lambda: {29999}),
             environments=lambda task, definition: self.environments,
             context=lambda region: Context(
                 region=region or REGION, now=time.time(), new_id=new_id, runtime=self.traits, knobs=KNOBS
