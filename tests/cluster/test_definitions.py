@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
@@ -261,6 +262,26 @@ def test_user_folder_capabilities_and_file_systems_are_those_of_the_definition(h
     assert [effective >> bit & 1 for bit in (0, 5, 12)] == [0, 1, 1]
     assert (user, root) == ("0", "root is writable")
     assert tasks.said(home, arn) == ["1234:2345 in /work", "root is read-only", "tmpfs", "32"]
+
+
+def test_privileged_has_every_capability_and_the_nodes_devices(home, own):
+    assert own.nodes
+    look = "grep CapEff /proc/self/status; ls /dev | grep -c kmsg || true"
+    arn = tasks.run(home, shell(look, "plain", essential=False), shell(
+        look, privileged=True, dependsOn=depends(plain="COMPLETE"),
+    ))  # fmt: skip
+    end = tasks.stopped(home, arn)
+    assert end["stopCode"] == "EssentialContainerExited", end["stoppedReason"]
+
+    plain, capable = (
+        (int(mask.partition(":")[2], 16), devices)
+        for mask, devices in (tasks.said(home, arn, "plain"), tasks.said(home, arn))
+    )
+    # All that there is to be had: a container runtime gives away no more than it has.
+    bound = next(line for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd" in line)
+    assert capable == (int(bound.partition(":")[2], 16), "1")
+    assert plain[0] < capable[0]
+    assert plain[1] == "0"
 
 
 def test_a_host_volume_is_the_nodes_own_folder_and_may_be_read_only(home, own, tmp_path):

@@ -19,6 +19,8 @@ from tests.process.load import Load
 
 RATE, TUNNEL_RATE = 100, 25
 """Requests a second on each route. Tunnels need the API server: meanwhile 1,024 are held at most."""
+NOTICED_WITHIN = 5.0
+"""Seconds until a tunnel whose far end does not answer is given up."""
 WHILE_DOWN = 300
 """Requests on the direct route while something is down."""
 
@@ -122,6 +124,36 @@ def test_direct_connections_notice_nothing_and_tunnels_heal(web, fault):
     assert direct_talk.broken is None
     assert tunnel.tally.failed_outside(at_the_blow) == [], "only what was in flight may fail"
     assert (tunnel_talk.broken is not None) == ends_tunnels, tunnel_talk.broken
+    assert {row["state"] for row in web.home.forwards()} == {"ACTIVE"}
+
+
+@pytest.mark.timeout(240)
+def test_an_api_server_that_falls_silent_is_noticed_and_tunnels_heal(web):
+    """Its connections stay open, and nothing comes by them any more: as when this computer loses a VPN."""
+    with (
+        Talk(web.direct_echo) as direct_talk,
+        Talk(web.tunnel_echo) as tunnel_talk,
+        Load(web.direct, rate=RATE) as direct,
+        Load(web.tunnel, rate=TUNNEL_RATE) as tunnel,
+    ):
+        until(lambda: direct.tally.total > 50 and tunnel.tally.total > 25, "requests are answered")
+        struck = time.monotonic()
+        web.cluster.cut_controlplane()
+        try:
+            until(lambda: tunnel_talk.broken, "the tunnel is given up", seconds=15)
+            noticed = time.monotonic() - struck
+            in_flight = service.span(struck)
+            service.more(direct, WHILE_DOWN)
+        finally:
+            web.cluster.mend_controlplane()
+        web.cluster.wait_ready()
+        until(lambda: service.answer(web.tunnel), "the tunnel serves again", seconds=30)
+        service.more(tunnel, 50)
+
+    assert noticed < NOTICED_WITHIN
+    assert direct.tally.failed == []
+    assert direct_talk.broken is None
+    assert tunnel.tally.failed_outside(in_flight) == [], "who came later was held until it was back"
     assert {row["state"] for row in web.home.forwards()} == {"ACTIVE"}
 
 

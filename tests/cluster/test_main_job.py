@@ -30,6 +30,7 @@ def test_no_request_fails_over_three_deployments(running, route, keep_alive):
     service.create(running, count=TASKS, version="0")
     port = service.forward(running, route=route)
     old_tasks: set[str] = set()
+    before_all = node_ports(running)
 
     with Load(port, keep_alive=keep_alive) as load:
         until(lambda: load.tally.total > 100, "requests are answered")
@@ -57,6 +58,7 @@ def test_no_request_fails_over_three_deployments(running, route, keep_alive):
         assert tally.again == []
     row = service.row(running, port)
     assert (row["state"], row["route"]) == ("ACTIVE", route)
+    assert node_ports(running) == before_all, "updates change no node port"
 
 
 def test_a_half_closed_client_gets_its_answer_on_the_direct_route(running):
@@ -108,6 +110,17 @@ def test_pods_deleted_at_random_cost_no_request(running, kubectl):
 def living(home) -> list[str]:
     """Return the tasks that run and are to go on."""
     return [task["taskArn"] for task in home.tasks() if task["lastStatus"] == "RUNNING"]
+
+
+def node_ports(home) -> dict[int, int]:
+    """Return the node port of each container port of the tasks that run; each task has the same."""
+    found = {
+        tuple((port["containerPort"], port["nodePort"]) for port in task["ports"])
+        for task in home.json("ps")["tasks"]
+        if task["lastStatus"] == "RUNNING"
+    }
+    (ports,) = found
+    return dict(ports)
 
 
 def pod_of(kubectl, arn: str) -> dict[str, str]:
