@@ -192,9 +192,8 @@ def test_a_certificate_without_its_key_is_refused(authority, tmp_path):
 
 def test_a_key_of_another_certificate_is_refused(authority, tmp_path):
     one, other = authority.client("alice"), authority.client("bob")
-    access = load(tmp_path, {"client-certificate": str(one.certificate), "client-key": str(other.key)})
-    with pytest.raises(KecsError, match="do not go together"):
-        access.ssl_context()
+    user = {"client-certificate": str(one.certificate), "client-key": str(other.key)}
+    assert "do not go together" in refused(tmp_path, user).message
 
 
 def test_an_encrypted_key_asks_nobody(authority, tmp_path):
@@ -205,9 +204,8 @@ def test_an_encrypted_key_asks_nobody(authority, tmp_path):
         check=True,
         capture_output=True,
     )
-    access = load(tmp_path, {"client-certificate": str(pair.certificate), "client-key": str(locked)})
-    with pytest.raises(KecsError, match="damaged"):
-        access.ssl_context()
+    user = {"client-certificate": str(pair.certificate), "client-key": str(locked)}
+    assert "damaged" in refused(tmp_path, user).message
 
 
 def test_an_expired_client_certificate_is_the_reason_for_a_401(tls_api, authority, tmp_path):
@@ -235,6 +233,70 @@ def test_a_client_certificate_that_was_renewed_in_its_file_is_used_after_a_401(a
     key.write_bytes(new.key.read_bytes())
     assert access.renew() is True
     assert access.ssl_context() is not first
+    assert access.generation == 1
+
+
+class Files:
+    """A client certificate and its key in files, which are replaced one after the other."""
+
+    def __init__(self, folder, pair):
+        self.certificate, self.key = folder / "tls.crt", folder / "tls.key"
+        self.take(pair)
+
+    def take(self, pair):
+        self.certificate.write_bytes(pair.certificate.read_bytes())
+        self.key.write_bytes(pair.key.read_bytes())
+
+    def user(self):
+        return {"client-certificate": str(self.certificate), "client-key": str(self.key)}
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        lambda files, new: files.certificate.write_bytes(new.certificate.read_bytes()),
+        lambda files, new: files.certificate.write_text("-----BEGIN CERTIFICATE-----\nMII"),
+        lambda files, new: files.certificate.write_bytes(b""),
+        lambda files, new: files.key.unlink(),
+    ],
+    ids=["another's key", "damaged", "empty", "missing"],
+)
+def test_a_401_between_two_writes_of_a_pair_leaves_the_old_one_and_the_next_401_looks_again(
+    authority, tmp_path, half
+):
+    old, new = authority.client("alice"), authority.client("alice-again")
+    files = Files(tmp_path, old)
+    access = load(tmp_path, files.user())
+    first = access.ssl_context()
+    half(files, new)
+    assert access.renew() is False
+    assert (access.ssl_context() is first, access.generation) == (True, 0)
+    files.take(new)
+    assert access.renew() is True
+    assert (access.ssl_context() is first, access.generation) == (False, 1)
+
+
+def test_a_request_between_two_writes_of_a_pair_is_refused_and_the_next_one_is_not(
+    tls_api, authority, tmp_path
+):
+    old, new = authority.client("alice"), authority.client("alice-again")
+    files = Files(tmp_path, old)
+    access = Access.load(tls_api.kubeconfig(tmp_path, files.user(), authority.pair.certificate))
+
+    async def scene():
+        client = await KubeClient.open(access)
+        try:
+            files.certificate.write_bytes(new.certificate.read_bytes())
+            tls_api.answer_next(Answer(401), times=2)
+            with pytest.raises(ApiError) as raised:
+                await client.version()
+            assert raised.value.status == 401
+            files.key.write_bytes(new.key.read_bytes())
+            assert await client.version() == (1, 35)
+        finally:
+            await client.close()
+
+    asyncio.run(scene())
     assert access.generation == 1
 
 
@@ -454,6 +516,18 @@ def test_a_plugins_certificate_is_presented_and_replaced(plugin, authority, tmp_
     assert access.ssl_context() is not first
 
 
+def test_a_plugins_certificate_that_is_of_no_use_leaves_the_one_before(plugin, authority, tmp_path):
+    pair = authority.client("alice")
+    plugin.give(clientCertificateData=pair.certificate.read_text(), clientKeyData=pair.key.read_text())
+    access = load(tmp_path, plugin.user())
+    first = access.ssl_context()
+    plugin.give(clientCertificateData="no PEM", clientKeyData=pair.key.read_text())
+    with pytest.raises(NoCredentials, match="damaged"):
+        access.renew()
+    plugin.give(clientCertificateData=pair.certificate.read_text(), clientKeyData=pair.key.read_text())
+    assert access.ssl_context() is first
+
+
 def test_a_client_goes_on_with_new_connections_when_the_certificate_changes(
     plugin, tls_api, authority, tmp_path
 ):
@@ -492,6 +566,13 @@ def test_a_client_goes_on_with_new_connections_when_the_certificate_changes(
                 ' "status": {"token": "s3cr3t", "clientKeyData": "k"}}'
             },
             "without its key",
+        ),
+        (
+            {
+                "out": f'{{"kind": "ExecCredential", "apiVersion": "{V1}",'
+                ' "status": {"clientCertificateData": "no PEM", "clientKeyData": "s3cr3t"}}'
+            },
+            "damaged",
         ),
     ],
 )

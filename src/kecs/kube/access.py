@@ -8,21 +8,19 @@ megabytes. Credentials are never logged and never part of a message.
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime
+import logging
 import os
 import ssl
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 from kecs.errors import ExitCode, KecsError
-from kecs.kube import certificate, exec_plugin, proxy
+from kecs.kube import certificate, exec_plugin, pem, proxy
 from kecs.kube.errors import NoCredentials
 from kecs.kube.kubeconfig import Chosen, Plugin, choose
 
@@ -32,15 +30,7 @@ EXPIRY_MARGIN = 30.0
 """Seconds before a plugin's credentials expire at which it is asked for new ones; a quarter of the time
 left at issue where that is shorter."""
 
-
-class Pair(NamedTuple):
-    """A client certificate and its key, as PEM."""
-
-    certificate: str
-    key: str
-
-    def __repr__(self) -> str:
-        return "Pair(…)"
+_log = logging.getLogger(__name__)
 
 
 class Access:
@@ -66,9 +56,12 @@ class Access:
         """The name that the server's certificate must have, and that TLS tells the server."""
         self.proxy = proxy.choose(self._cluster.proxy_url, self.scheme, self.host, self.port, self._environ)
         self._lock = threading.RLock()
-        self._authority = self._authority_pem()
-        self._pair = self._own_pair()
-        self._tls: ssl.SSLContext | None = None
+        try:
+            self._authority = self._authority_pem()
+            self._pair = _own_pair(chosen)
+            self._tls = self._make_tls(self._pair)
+        except pem.UnusableError as error:
+            raise _unusable(self.context, str(error)) from error
         self._generation = 0
         self._issued: exec_plugin.Issued | None = None
         self._issued_until = 0.0
@@ -96,8 +89,8 @@ class Access:
     @property
     def expired(self) -> datetime.datetime | None:
         """Since when our client certificate has expired; None when it has not, or there is none."""
-        with self._lock:
-            end = certificate.not_after(self._pair.certificate) if self._pair else None
+        pair = self._pair  # without the lock: a plugin may be running for as long as it likes
+        end = certificate.not_after(pair.certificate) if pair else None
         return end if end is not None and end < datetime.datetime.now(datetime.UTC) else None
 
     @property
@@ -117,14 +110,12 @@ class Access:
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS settings, the same object until `generation` changes; None for a plain http server.
 
-        May run the credential plugin. Raises `NoCredentials`.
+        Blocking, as `headers`. Raises `NoCredentials`.
         """
         if self.scheme != "https":
             return None
         with self._lock:
             self._refresh()
-            if self._tls is None:
-                self._tls = self._make_tls()
             return self._tls
 
     def headers(self) -> dict[str, str]:
@@ -216,6 +207,11 @@ class Access:
 
     def _run_plugin(self, plugin: Plugin) -> None:
         issued = exec_plugin.run(plugin, self._chosen.user_folder, self._cluster_info(), self._environ)
+        if issued.certificate:
+            try:
+                self._present(pem.Pair(issued.certificate, issued.key))
+            except pem.UnusableError as error:
+                raise exec_plugin.misbehaved(plugin, str(error)) from error
         now = time.time()
         if issued.expires is None:
             self._issued_until = float("inf")
@@ -223,8 +219,6 @@ class Access:
             left = max(issued.expires - now, 0.0)
             self._issued_until = issued.expires - min(EXPIRY_MARGIN, left / 4)
         self._issued = issued
-        if issued.certificate:
-            self._present(Pair(issued.certificate, issued.key))
 
     def _cluster_info(self) -> dict[str, Any]:
         """Return what a plugin is told about the cluster (client.authentication.k8s.io/v1, `Cluster`)."""
@@ -241,21 +235,36 @@ class Access:
 
     # TLS
 
-    def _present(self, pair: Pair | None) -> None:
-        """From now on present `pair`; connections made before present what they presented."""
+    def _present(self, pair: pem.Pair | None) -> None:
+        """From now on present `pair`; connections made before present what they presented.
+
+        Raises `pem.UnusableError` for one that TLS has no use for, and then presents what it did before.
+        """
         if pair != self._pair:
+            self._tls = self._make_tls(pair)
             self._pair = pair
-            self._tls = None
             self._generation += 1
 
     def _reload_own_pair(self) -> bool:
-        """Read our certificate's files again; tell whether they changed."""
+        """Read our certificate's files again; tell whether they changed.
+
+        Certificate and key are replaced one after the other: between the two they are of no use yet.
+        """
         before = self._generation
-        if self._user.client_certificate:
-            self._present(self._own_pair())
+        if self._user.client_certificate or self._user.client_key:
+            try:
+                self._present(_own_pair(self._chosen))
+            except pem.UnusableError as error:
+                _log.warning("context %r goes on with the client certificate it has: %s", self.context, error)
         return self._generation != before
 
-    def _make_tls(self) -> ssl.SSLContext:
+    def _make_tls(self, pair: pem.Pair | None) -> ssl.SSLContext | None:
+        """Return TLS settings that present `pair`; None for a plain http server.
+
+        Raises `pem.UnusableError`.
+        """
+        if self.scheme != "https":
+            return None
         tls = ssl.create_default_context(cadata=self._authority or None)
         # Python 3.13 turns this on. It refuses certificates without an Authority Key Identifier, which many
         # clusters' own authorities make and Go accepts.
@@ -264,39 +273,24 @@ class Access:
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
         tls.set_alpn_protocols(["http/1.1"])  # an Upgrade does not exist in HTTP/2
-        if self._pair is not None:
-            try:
-                _load_pair(tls, self._pair)
-            except (ssl.SSLError, OSError) as error:
-                raise _unusable(
-                    self.context, "its client certificate and key do not go together or are damaged"
-                ) from error
+        if pair is not None:
+            pem.load_pair(tls, pair)
         return tls
 
     def _authority_pem(self) -> str:
-        pem = _pem(
-            self._cluster.certificate_authority_data,
-            self._cluster.certificate_authority,
+        cluster = self._cluster
+        text = pem.read(
+            cluster.certificate_authority_data,
+            cluster.certificate_authority,
             self._chosen.cluster_folder,
-            self.context,
             "certificate-authority",
         )
-        if pem:
+        if text:
             try:
-                ssl.create_default_context(cadata=pem)
+                ssl.create_default_context(cadata=text)
             except (ssl.SSLError, ValueError) as error:
-                raise _unusable(self.context, "its certificate authority is not a PEM certificate") from error
-        return pem
-
-    def _own_pair(self) -> Pair | None:
-        user, folder = self._user, self._chosen.user_folder
-        chain = _pem(
-            user.client_certificate_data, user.client_certificate, folder, self.context, "client-certificate"
-        )
-        key = _pem(user.client_key_data, user.client_key, folder, self.context, "client-key")
-        if bool(chain) != bool(key):
-            raise _unusable(self.context, "it has a client certificate without its key, or a key alone")
-        return Pair(chain, key) if chain else None
+                raise pem.UnusableError("its certificate authority is not a PEM certificate") from error
+        return text
 
     def _user_path(self, name: str) -> Path:
         return self._chosen.user_folder / name
@@ -320,40 +314,14 @@ class Access:
             )
 
 
-def _load_pair(tls: ssl.SSLContext, pair: Pair) -> None:
-    """Give `tls` the pair. It reads files only: where there are such, one that never is on a disk."""
-    pem = f"{pair.certificate.rstrip()}\n{pair.key.rstrip()}\n".encode()
-
-    def no_password() -> str:
-        return ""  # else OpenSSL would ask on the terminal
-
-    if sys.platform == "linux":
-        with os.fdopen(os.memfd_create("kecs-client", os.MFD_CLOEXEC), "wb") as memory:
-            memory.write(pem)
-            memory.flush()
-            tls.load_cert_chain(f"/proc/self/fd/{memory.fileno()}", password=no_password)
-    else:
-        with tempfile.NamedTemporaryFile() as file:  # mode 0600
-            file.write(pem)
-            file.flush()
-            tls.load_cert_chain(file.name, password=no_password)
-
-
-def _pem(data: str, name: str, folder: Path, context: str, what: str) -> str:
-    """Return PEM text given inline as base64 (which wins, as with kubectl) or as a file."""
-    try:
-        if data:
-            text = base64.b64decode("".join(data.split()), validate=True).decode("ascii")
-        else:
-            text = (folder / name).read_text(encoding="ascii") if name else ""
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise _unusable(context, f"its {what} is not PEM") from error
-    except OSError as error:
-        raise _unusable(context, f"its {what} {folder / name} cannot be read: {error.strerror}") from error
-    if (data or name) and not text.strip():
-        # Taking that for "none given" would trust every authority that the system trusts.
-        raise _unusable(context, f"its {what} is empty")
-    return text
+def _own_pair(chosen: Chosen) -> pem.Pair | None:
+    """Return the pair that a kubeconfig has itself. Raises `pem.UnusableError`."""
+    user, folder = chosen.user, chosen.user_folder
+    chain = pem.read(user.client_certificate_data, user.client_certificate, folder, "client-certificate")
+    key = pem.read(user.client_key_data, user.client_key, folder, "client-key")
+    if bool(chain) != bool(key):
+        raise pem.UnusableError("it has a client certificate without its key, or a key alone")
+    return pem.Pair(chain, key) if chain else None
 
 
 def _url(server: str) -> SplitResult:
