@@ -19,6 +19,7 @@ from tests.kube.scripted import Answer
 from tests.kube.scripted_proxy import ScriptedProxy
 from tests.kube.shapes import pod
 
+from kecs import aio
 from kecs.errors import ExitCode, KecsError
 from kecs.kube import access as access_module
 from kecs.kube.access import Access
@@ -276,6 +277,16 @@ def test_a_401_between_two_writes_of_a_pair_leaves_the_old_one_and_the_next_401_
     assert (access.ssl_context() is first, access.generation) == (False, 1)
 
 
+def test_two_401s_of_one_certificate_both_lead_to_the_new_one(authority, tmp_path):
+    files = Files(tmp_path, authority.client("alice"))
+    access = load(tmp_path, files.user())
+    refused_headers, generation = access.headers(), access.generation
+    files.take(authority.client("alice-again"))
+    assert access.renew(refused_headers, generation) is True
+    assert access.renew(refused_headers, generation) is True, "the first one has renewed for both"
+    assert access.generation == 1
+
+
 def test_a_request_between_two_writes_of_a_pair_is_refused_and_the_next_one_is_not(
     tls_api, authority, tmp_path
 ):
@@ -397,18 +408,22 @@ class Plugin:
         self.path = folder / "plugin"
         self.script = folder / "say.json"
         self.calls = folder / "calls"
+        self.takes = 0
+        """Seconds for a run, from the next word on."""
         self.path.write_text(
             f"#!{sys.executable} -IS\n"
             "import json, os, sys\n"
             "call = {'args': sys.argv[1:], 'env': dict(os.environ), 'stdin': sys.stdin.read()}\n"
             f"open({str(self.calls)!r}, 'a').write(json.dumps(call) + chr(10))\n"
             f"say = json.load(open({str(self.script)!r}))\n"
+            "import time; time.sleep(say['takes'])\n"
             "sys.stderr.write(say['err']); sys.stdout.write(say['out']); sys.exit(say['code'])\n"
         )
         self.path.chmod(self.path.stat().st_mode | stat.S_IXUSR)
 
     def say(self, out="", err="", code=0):
-        self.script.write_text(json.dumps({"out": out, "err": err, "code": code}))
+        say = {"out": out, "err": err, "code": code, "takes": self.takes}
+        self.script.write_text(json.dumps(say))
 
     def give(self, api_version=V1, **status):
         self.say(json.dumps({"kind": "ExecCredential", "apiVersion": api_version, "status": status}))
@@ -435,10 +450,10 @@ def stamp(seconds):
 def test_a_plugins_token_is_used_and_the_plugin_asked_once(plugin, tmp_path, api_version):
     plugin.give(api_version, token="t1")
     access = load(tmp_path, plugin.user(apiVersion=api_version))
-    assert access.may_block()
+    assert access.headers_at_once() is None
     for _ in range(3):
         assert access.headers() == {"Authorization": "Bearer t1"}
-        assert not access.may_block()
+        assert access.headers_at_once() == {"Authorization": "Bearer t1"}
     assert len(plugin.called()) == 1
 
 
@@ -473,9 +488,10 @@ def test_a_plugin_is_asked_again_before_its_token_expires(plugin, tmp_path):
     plugin.give(token="t1", expirationTimestamp=stamp(20 * 60))
     access = load(tmp_path, plugin.user())
     access.headers()
-    assert not access.may_block()
+    assert access.headers_at_once() is not None
     plugin.give(token="t2", expirationTimestamp=stamp(3600))
     access._issued_until = time.time()  # twenty minutes less thirty seconds later
+    assert access.headers_at_once() is None
     assert access.headers() == {"Authorization": "Bearer t2"}
 
 
@@ -498,6 +514,65 @@ def test_a_401_asks_the_plugin_again_but_many_of_them_only_once(plugin, tmp_path
         thread.join()
     assert access.headers() == {"Authorization": "Bearer t2"}
     assert len(plugin.called()) == 2
+
+
+async def asked_while_it_runs(client, plugin, count):
+    """Requests, all but the first of which come while the plugin is running."""
+    before = len(plugin.called())
+    asked = [aio.create_task(client.version(), name="ask")]
+    while len(plugin.called()) == before:
+        await asyncio.sleep(0.01)
+    return asked + [aio.create_task(client.version(), name="ask") for _ in range(count - 1)]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at first", "after a 401"])
+def test_a_plugin_that_takes_its_time_does_not_hold_up_the_loop(plugin, api, tmp_path, again):
+    plugin.give(token="t1")
+    api.tokens = {"t1"}
+    access = Access.load(api.kubeconfig(tmp_path, plugin.user()))
+
+    async def scene():
+        client = KubeClient(access)
+        try:
+            if again:
+                await client.version()
+                api.tokens = {"t2"}
+            plugin.takes = 1
+            plugin.give(token="t2" if again else "t1")
+            asked = await asked_while_it_runs(client, plugin, 2)
+            longest, before = 0.0, time.monotonic()
+            while not all(each.done() for each in asked):
+                await asyncio.sleep(0.01)
+                longest, before = max(longest, time.monotonic() - before), time.monotonic()
+            assert [await each for each in asked] == [(1, 35)] * 2
+        finally:
+            await client.close()
+        return longest
+
+    assert asyncio.run(scene()) < 0.5, "the loop got on all the time"
+    assert len(plugin.called()) == 1 + again
+
+
+def test_those_who_wait_for_a_plugin_leave_the_threads_of_others_alone(plugin, api, tmp_path):
+    plugin.takes = 1
+    plugin.give(token="t1")
+    access = Access.load(api.kubeconfig(tmp_path, plugin.user()))
+
+    async def scene():
+        client = KubeClient(access)
+        try:
+            asked = await asked_while_it_runs(client, plugin, 40)
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            await asyncio.to_thread(lambda: None)
+            waited = time.monotonic() - began
+            await asyncio.gather(*asked)
+        finally:
+            await client.close()
+        return waited
+
+    assert asyncio.run(scene()) < 0.5
+    assert len(plugin.called()) == 1
 
 
 def test_a_plugins_certificate_is_presented_and_replaced(plugin, authority, tmp_path):

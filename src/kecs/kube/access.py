@@ -112,32 +112,44 @@ class Access:
 
         Blocking, as `headers`. Raises `NoCredentials`.
         """
+        return self.presented()[0]
+
+    def presented(self) -> tuple[ssl.SSLContext | None, int]:
+        """Return `ssl_context` and the `generation` that it is of. Blocking. Raises `NoCredentials`."""
         if self.scheme != "https":
-            return None
+            return None, self._generation
         with self._lock:
             self._refresh()
-            return self._tls
+            return self._tls, self._generation
 
     def headers(self) -> dict[str, str]:
         """Return the request headers that say who we are.
 
-        Blocking: may read a token file or run the credential plugin (`may_block`). Raises `NoCredentials`.
+        Blocking: may read a token file or run the credential plugin, or wait for another thread that does.
+        Raises `NoCredentials`.
         """
         with self._lock:
             self._refresh()
-            return {**self._impersonation(), **self._authorization()}
+            return self._headers()
 
-    def may_block(self) -> bool:
-        """Tell whether `headers` would run the credential plugin now."""
-        with self._lock:
-            return self._user.exec is not None and self._plugin_is_due()
+    def headers_at_once(self) -> dict[str, str] | None:
+        """Return `headers`, or None when that would have to wait for anything: for an event loop."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return None if self._is_due() else self._headers()
+        finally:
+            self._lock.release()
 
-    def renew(self, refused: Mapping[str, str] | None = None) -> bool:
+    def renew(self, refused: Mapping[str, str] | None = None, generation: int | None = None) -> bool:
         """Get new credentials after a 401; tell whether there is something new to try.
 
-        `refused` are the headers that were refused: when another thread has renewed since, nothing is done.
+        `refused` are the headers that were refused, on a connection of `generation`: when another thread has
+        renewed since, nothing is done. Blocking. Raises `NoCredentials`.
         """
         with self._lock:
+            if generation is not None and generation != self._generation:
+                return True
             if refused is not None and refused.get("Authorization") != self._authorization().get(
                 "Authorization"
             ):
@@ -153,6 +165,9 @@ class Access:
             return self._reload_own_pair()
 
     # What we are
+
+    def _headers(self) -> dict[str, str]:
+        return {**self._impersonation(), **self._authorization()}
 
     def _authorization(self) -> dict[str, str]:
         token = self._file_token or self._user.token or (self._issued.token if self._issued else "")
@@ -183,7 +198,7 @@ class Access:
 
     def _refresh(self) -> None:
         """Bring what may be out of date up to date. The lock is held."""
-        if self._user.token_file and time.monotonic() - self._file_read_at >= TOKEN_FILE_AGE:
+        if self._token_file_is_due():
             self._read_token_file()
         if self._user.exec is not None and self._plugin_is_due():
             self._run_plugin(self._user.exec)
@@ -201,6 +216,13 @@ class Access:
             raise NoCredentials(f"the token file {path} is empty")
         self._file_token = token or self._file_token
         self._file_read_at = time.monotonic()
+
+    def _is_due(self) -> bool:
+        """Tell whether something is out of date. The lock is held."""
+        return self._token_file_is_due() or (self._user.exec is not None and self._plugin_is_due())
+
+    def _token_file_is_due(self) -> bool:
+        return bool(self._user.token_file) and time.monotonic() - self._file_read_at >= TOKEN_FILE_AGE
 
     def _plugin_is_due(self) -> bool:
         return self._issued is None or time.time() >= self._issued_until

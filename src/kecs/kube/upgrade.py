@@ -107,11 +107,11 @@ def _order(server: str, over: str) -> tuple[Framing, ...]:
 def _with_fresh_credentials(
     access: Access, namespace: str, pod: str, framing: Framing, deadline: dial.Deadline
 ) -> Upgraded:
-    credentials = access.headers()
+    credentials, generation = access.headers(), access.generation
     try:
         return _open(access, credentials, namespace, pod, framing, deadline)
     except ApiError as error:
-        if error.status != HTTPStatus.UNAUTHORIZED or not access.renew(credentials):
+        if error.status != HTTPStatus.UNAUTHORIZED or not access.renew(credentials, generation):
             raise
     return _open(access, access.headers(), namespace, pod, framing, deadline)
 
