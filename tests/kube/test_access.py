@@ -33,6 +33,11 @@ V1 = "client.authentication.k8s.io/v1"
 
 
 def load(folder, user=None, server="https://127.0.0.1:1", **cluster):
+    return Access.load(write(folder, user, server, **cluster))
+
+
+def write(folder, user=None, server="https://127.0.0.1:1", **cluster):
+    """Write a kubeconfig, as a login does; its path."""
     path = folder / "kubeconfig"
     path.write_text(
         yaml.safe_dump(
@@ -44,7 +49,7 @@ def load(folder, user=None, server="https://127.0.0.1:1", **cluster):
             }
         )
     )
-    return Access.load(path)
+    return path
 
 
 def refused(folder, *arguments, **options):
@@ -756,3 +761,113 @@ def test_a_proxy_of_another_kind_is_refused_with_a_hint(tmp_path):
 def test_an_access_shows_no_credentials(tmp_path):
     access = load(tmp_path, {"token": "s3cr3t"})
     assert "s3cr3t" not in repr(access) + repr(vars(access))
+
+
+# New logins
+
+
+def test_a_new_token_in_the_kubeconfig_is_taken_after_a_401(tmp_path):
+    access = load(tmp_path, {"token": "t1"})
+    assert access.renew(access.headers()) is False
+    write(tmp_path, {"token": "t2"})
+    assert access.headers() == {"Authorization": "Bearer t1"}, "nobody has refused it"
+    assert access.renew(access.headers()) is True
+    assert (access.headers(), access.generation) == ({"Authorization": "Bearer t2"}, 0)
+    assert access.renew(access.headers()) is False
+
+
+def test_a_new_certificate_in_the_kubeconfig_is_taken_after_a_401(authority, tmp_path):
+    access = load(tmp_path, of_client(authority.client("alice")))
+    first = access.ssl_context()
+    write(tmp_path, of_client(authority.client("alice-again")))
+    assert access.renew() is True
+    assert (access.ssl_context() is first, access.generation) == (False, 1)
+
+
+def test_another_kind_of_login_is_taken_with_all_it_needs(plugin, authority, tmp_path):
+    (tmp_path / "token").write_text("of a file")
+    plugin.give(token="of a plugin")
+    access = load(tmp_path, {"token": "t1"})
+    kinds = [
+        ({"tokenFile": "token"}, {"Authorization": "Bearer of a file"}, 0),
+        (plugin.user(), {"Authorization": "Bearer of a plugin"}, 0),
+        (of_client(authority.client("alice")), {}, 1),
+        ({"token": "t2"}, {"Authorization": "Bearer t2"}, 2),
+    ]
+    for user, headers, generation in kinds:
+        write(tmp_path, user)
+        assert access.renew(access.headers()) is True
+        assert (access.headers(), access.generation) == (headers, generation)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda folder: (folder / "kubeconfig").unlink(),
+        lambda folder: (folder / "kubeconfig").write_text("users: ["),
+        lambda folder: (folder / "kubeconfig").write_text(""),
+        lambda folder: write(folder, {"token": ["no text"]}),
+        lambda folder: write(folder, {"client-certificate-data": "bm8gUEVN", "client-key-data": "bm8gUEVN"}),
+        lambda folder: write(folder, {"exec": {"command": "p", "apiVersion": "v0"}}),
+        lambda folder: write(folder, {"token": "t2"}, server="https://127.0.0.1:2"),
+    ],
+    ids=["missing", "damaged", "empty", "not understood", "no certificate", "no plugin", "another server"],
+)
+def test_a_kubeconfig_that_is_of_no_use_meanwhile_leaves_all_as_it_is(tmp_path, meanwhile):
+    access = load(tmp_path, {"token": "t1"})
+    meanwhile(tmp_path)
+    assert access.renew(access.headers()) is False
+    assert access.headers() == {"Authorization": "Bearer t1"}
+    write(tmp_path, {"token": "t3"})
+    assert access.renew(access.headers()) is True
+    assert access.headers() == {"Authorization": "Bearer t3"}
+
+
+def test_a_new_login_is_found_in_the_file_that_has_the_user_and_of_the_context_that_was_chosen(
+    tmp_path, monkeypatch
+):
+    def user(token):
+        users = [{"name": "u", "user": {"token": token}}]
+        (tmp_path / "users").write_text(yaml.safe_dump({"users": users}))
+
+    user("t1")
+    rest = yaml.safe_load(write(tmp_path).read_text())
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(rest | {"users": []}))
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'kubeconfig'}:{tmp_path / 'users'}")
+    access = Access.load()
+    monkeypatch.delenv("KUBECONFIG")
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(rest | {"users": [], "current-context": "another"}))
+    user("t2")
+    assert access.renew(access.headers()) is True
+    assert access.headers() == {"Authorization": "Bearer t2"}
+    (tmp_path / "users").unlink()
+    assert access.renew(access.headers()) is False
+
+
+def test_a_new_login_is_taken_when_there_are_no_credentials_to_be_refused(plugin, tmp_path):
+    plugin.say(code=1, err="login has expired")
+    access = load(tmp_path, plugin.user())
+    with pytest.raises(NoCredentials):
+        access.headers()
+    write(tmp_path, {"token": "t1"})
+    assert access.headers() == {"Authorization": "Bearer t1"}
+
+
+def test_a_client_and_a_tunnel_go_on_with_a_new_login(api, tmp_path):
+    api.tokens = {"t1"}
+    api.put(pod())
+    clients, tunnels = (Access.load(api.kubeconfig(tmp_path, {"token": "t1"})) for _ in range(2))
+
+    async def scene():
+        client = await KubeClient.open(clients)
+        try:
+            api.tokens = {"t2"}
+            with pytest.raises(ApiError):
+                await client.version()
+            api.kubeconfig(tmp_path, {"token": "t2"})
+            assert await client.version() == (1, 35)
+        finally:
+            await client.close()
+
+    asyncio.run(scene())
+    open_portforward(tunnels, "default", "web", timeout=5).sock.close()

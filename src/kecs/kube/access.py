@@ -15,6 +15,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
@@ -62,12 +63,14 @@ class Access:
             self._tls = self._make_tls(self._pair)
         except pem.UnusableError as error:
             raise _unusable(self.context, str(error)) from error
+        _refuse_the_unusable(chosen, self._pair)
         self._generation = 0
         self._issued: exec_plugin.Issued | None = None
         self._issued_until = 0.0
         self._file_token = ""
         self._file_read_at = -TOKEN_FILE_AGE
-        self._refuse_the_unusable()
+        self._not_taken = ""
+        """Why what a file says now was not taken, as it was logged last."""
 
     @classmethod
     def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Access:
@@ -154,6 +157,8 @@ class Access:
                 "Authorization"
             ):
                 return True
+            if self._take_new_login():
+                return True
             if self._user.token_file:
                 before = self._file_token
                 self._read_token_file()
@@ -196,8 +201,59 @@ class Access:
         }
         return {name: value for name, value in named.items() if value}
 
+    def _take_new_login(self) -> bool:
+        """Read the kubeconfig again and take who we are by it now; tell whether that is somebody else.
+
+        That is what a new login changes where it writes a token or a certificate into the kubeconfig. What
+        cannot be read or used, as while it is being written, leaves all as it is.
+        """
+        try:
+            found = choose(self.kubeconfig, self.context)
+            if not self._is_another_login(found):
+                return False
+            pair = _own_pair(found)
+            _refuse_the_unusable(found, pair)
+            self._present(pair)
+        except (KecsError, pem.UnusableError) as error:
+            self._go_on(f"what its kubeconfig says now is not taken: {error}")
+            return False
+        # The cluster stays as it was loaded: it is to this server that requests go.
+        self._chosen = replace(self._chosen, user=found.user, user_folder=found.user_folder)
+        self._user = found.user
+        self._issued, self._file_token, self._file_read_at = None, "", -TOKEN_FILE_AGE
+        _log.info("context %r: the kubeconfig has a new login: %s", self.context, self.kind)
+        return True
+
+    def _is_another_login(self, found: Chosen) -> bool:
+        """Tell whether a kubeconfig that was read again has other credentials for the same server."""
+        ours = self._chosen
+        if (found.user, found.user_folder) == (ours.user, ours.user_folder):
+            return False
+        if found.source != ours.source:
+            self._go_on(f"of its kubeconfig files {ours.source} only {found.source} can be found")
+            return False
+        if (server := _url(found.cluster.server).geturl()) != self.server:
+            self._go_on(f"it leads to {server} now: `kecs stop` and `kecs start` look at that")
+            return False
+        return True
+
+    def _go_on(self, why: str) -> None:
+        """Log why credentials stay as they are, once and not at each 401."""
+        if why != self._not_taken:
+            self._not_taken = why
+            _log.warning("context %r goes on with %s that it has: %s", self.context, self.kind, why)
+
     def _refresh(self) -> None:
-        """Bring what may be out of date up to date. The lock is held."""
+        """Bring what may be out of date up to date. The lock is held. Raises `NoCredentials`."""
+        try:
+            self._bring_up_to_date()
+        except NoCredentials:
+            # Without credentials no request is sent, so no 401 would ever say that there is a new login.
+            if not self._take_new_login():
+                raise
+            self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
         if self._token_file_is_due():
             self._read_token_file()
         if self._user.exec is not None and self._plugin_is_due():
@@ -277,7 +333,7 @@ class Access:
             try:
                 self._present(_own_pair(self._chosen))
             except pem.UnusableError as error:
-                _log.warning("context %r goes on with the client certificate it has: %s", self.context, error)
+                self._go_on(str(error))
         return self._generation != before
 
     def _make_tls(self, pair: pem.Pair | None) -> ssl.SSLContext | None:
@@ -317,24 +373,6 @@ class Access:
     def _user_path(self, name: str) -> Path:
         return self._chosen.user_folder / name
 
-    def _refuse_the_unusable(self) -> None:
-        """Raise `KecsError` for what would not do what the kubeconfig asks."""
-        user = self._user
-        if user.exec is not None:
-            exec_plugin.check(user.exec)
-        elif user.auth_provider is not None and not (user.token or user.token_file or self._pair):
-            name = user.auth_provider.get("name", "auth-provider")
-            raise _unusable(
-                self.context,
-                f"it uses the auth provider {name!r}, which Kubernetes removed in 1.26",
-                "get a kubeconfig with an `exec` plugin from your provider",
-            )
-        several = [user.impersonate_groups or [], *(user.impersonate_extra or {}).values()]
-        if any(len(values) > 1 for values in several):
-            raise _unusable(
-                self.context, "it impersonates several groups, which KECS cannot", "name one group"
-            )
-
 
 def _own_pair(chosen: Chosen) -> pem.Pair | None:
     """Return the pair that a kubeconfig has itself. Raises `pem.UnusableError`."""
@@ -344,6 +382,23 @@ def _own_pair(chosen: Chosen) -> pem.Pair | None:
     if bool(chain) != bool(key):
         raise pem.UnusableError("it has a client certificate without its key, or a key alone")
     return pem.Pair(chain, key) if chain else None
+
+
+def _refuse_the_unusable(chosen: Chosen, pair: pem.Pair | None) -> None:
+    """Raise `KecsError` for what would not do what the kubeconfig asks; `pair` is its own."""
+    user = chosen.user
+    if user.exec is not None:
+        exec_plugin.check(user.exec)
+    elif user.auth_provider is not None and not (user.token or user.token_file or pair):
+        name = user.auth_provider.get("name", "auth-provider")
+        raise _unusable(
+            chosen.name,
+            f"it uses the auth provider {name!r}, which Kubernetes removed in 1.26",
+            "get a kubeconfig with an `exec` plugin from your provider",
+        )
+    several = [user.impersonate_groups or [], *(user.impersonate_extra or {}).values()]
+    if any(len(values) > 1 for values in several):
+        raise _unusable(chosen.name, "it impersonates several groups, which KECS cannot", "name one group")
 
 
 def _url(server: str) -> SplitResult:
