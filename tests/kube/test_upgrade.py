@@ -195,6 +195,7 @@ def test_a_token_that_stays_wrong_is_refused(api, tmp_path):
     with pytest.raises(ApiError) as raised:
         opened(access)
     assert raised.value.status == 401
+    assert "does not accept the token in the kubeconfig" in str(raised.value)
     assert "wrong" not in str(raised.value)
 
 

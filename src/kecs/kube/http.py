@@ -26,6 +26,7 @@ import msgspec
 from kecs import __version__
 from kecs.kube import sockets
 from kecs.kube.access import Access
+from kecs.kube.advice import explained
 from kecs.kube.errors import ApiError, Unreachable, refusal
 from kecs.kube.failures import unreachable
 
@@ -159,7 +160,7 @@ class Http:
                 finally:
                     await answer.aclose()
             if not await retry.after_refusal(refused, credentials, pool.generation):
-                raise refused
+                raise explained(refused, self.access)
 
     async def chunks(
         self, answer: httpx2.Response, *, resumable: bool = False

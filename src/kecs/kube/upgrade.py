@@ -22,6 +22,7 @@ import h11
 from kecs import __version__
 from kecs.kube import dial
 from kecs.kube.access import Access
+from kecs.kube.advice import explained
 from kecs.kube.errors import ApiError, PodGone, Unreachable, is_status, refusal
 from kecs.kube.failures import unreachable
 from kecs.kube.tls import TlsSocket
@@ -91,6 +92,10 @@ def open_portforward(
                 continue
             _worked[access.server] = framing
             return upgraded
+    except ApiError as error:
+        if error.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise explained(error, access) from error
     except (OSError, h11.RemoteProtocolError) as error:
         raise unreachable(access.server, error) from error
     raise failure

@@ -28,6 +28,8 @@ class Cluster:
         """Raised by the next calls of `apply`, the first first."""
         self.output: dict[tuple[str, str], list[bytes]] = {}
         """What containers wrote, by (pod, container)."""
+        self.roused = 0
+        """How often all watches were to be resumed."""
         self.closed_logs: set[tuple[str, str]] = set()
         self.log_reads: list[tuple[str, str, bool]] = []
         self._version = version
@@ -148,6 +150,9 @@ class Cluster:
                 yield await queue.get()
         finally:
             self._watchers.remove(entry)
+
+    def rouse(self) -> None:
+        self.roused += 1
 
     async def close(self) -> None:
         pass

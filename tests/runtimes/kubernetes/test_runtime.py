@@ -376,6 +376,22 @@ async def test_what_may_pass_is_raised_and_the_next_try_works(world: World) -> N
 
 
 @scenario
+async def test_a_task_waits_for_credentials_that_are_accepted_and_the_watches_say_why(world: World) -> None:
+    await world.open()
+    world.cluster.refusals.append(ApiError(401, "Unauthorized", "Unauthorized"))
+    with pytest.raises(ApiError):
+        await world.runtime.run(SPEC)
+    assert world.cluster.roused == 1, "the watches look whether they are refused, too"
+    world.runtime.trouble = (0.0, "401")
+    world.cluster.refusals.append(ApiError(401, "Unauthorized", "Unauthorized"))
+    with pytest.raises(ApiError):
+        await world.runtime.run(SPEC)
+    assert world.cluster.roused == 1, "they have said so already"
+    await world.runtime.run(SPEC)
+    assert ("Pod", SPACE, POD) in world.cluster.objects
+
+
+@scenario
 async def test_a_namespace_of_another_is_not_used(world: World) -> None:
     world.cluster.put(manifests.namespace(SPACE, OTHER, "us-east-1", "prod"))
     await world.open()

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,10 @@ class KubernetesRuntime:
             tracked.fail(f"ResourceInitializationError: {error}")
         except ApiError as error:
             self._namespaces.check(task.namespace or "", error)
+            if error.status == HTTPStatus.UNAUTHORIZED and self.trouble is None:
+                # An open watch outlives the credentials it was opened with, for minutes. Asking again now, it
+                # says in `trouble` what is wrong, and later that it is over.
+                self._client.rouse()
             if not _is_final(error):
                 self._pods.pop(task.id, None)
                 raise
@@ -268,7 +273,8 @@ def _waits(tracked: TrackedPod, container: str) -> bool:
 def _is_final(error: ApiError) -> bool:
     """Tell whether asking again would be refused again: what is wrong is the pod, or a right that lacks.
 
-    404 (the namespace went meanwhile), 409, 429 and everything of the server's own are tried again.
+    404 (the namespace went meanwhile), 409, 429 and everything of the server's own are tried again; and 401,
+    since a new login is taken up when there is one.
     """
     terminating = "NamespaceTerminating" in (cause.reason for cause in error.causes)
-    return error.status in (400, 401, 403, 422) and not terminating
+    return error.status in (400, 403, 422) and not terminating
