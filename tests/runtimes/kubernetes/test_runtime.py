@@ -12,7 +12,9 @@ from tests.runtimes.kubernetes.cluster import Cluster
 
 from kecs import aio
 from kecs.errors import KecsError
+from kecs.forward.backoff import Backoff
 from kecs.kube.errors import ApiError
+from kecs.kube.watch import Changed
 from kecs.runtimes.base import (
     ContainerSpec,
     ExposedPort,
@@ -23,7 +25,7 @@ from kecs.runtimes.base import (
     TaskObserved,
     TaskSpec,
 )
-from kecs.runtimes.kubernetes import manifests, reasons, tracked
+from kecs.runtimes.kubernetes import following, manifests, reasons, tracked
 from kecs.runtimes.kubernetes.manifests import Owner
 from kecs.runtimes.kubernetes.namespaces import GRACE, destroy
 from kecs.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -232,6 +234,46 @@ async def test_what_a_relist_does_not_have_is_gone(world: World) -> None:
     world.cluster.forget("Pod", POD)
     world.cluster.relist("Pod")
     await world.until(lambda seen: seen.ended)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop go on until it is so."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@scenario
+async def test_a_pod_that_is_not_understood_is_told_as_trouble_until_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AGAIN", Backoff(first=0.01, cap=0.01))
+    await running(world)
+    good = world.cluster.pod(POD)
+    world.cluster.put({**good, "status": "as nobody expects it"})
+    await until(lambda: world.cluster.watched["Pod"] > 3)  # the list does not help either
+    assert world.runtime.trouble is not None
+    assert "what the cluster says of its pods is not understood" in world.runtime.trouble[1]
+    world.cluster.put(good)
+    await until(lambda: world.runtime.trouble is None)
+    world.cluster.leave(POD)
+    await world.until(lambda seen: seen.leaving)
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Node", "Service"])
+def test_every_watch_begins_anew_after_what_is_not_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    async def scene(world: World) -> None:
+        await world.open()
+        await until(lambda: world.cluster.watched[kind] == 1)
+        world.cluster.send(kind, Changed({"kind": kind}))
+        await until(lambda: world.cluster.watched[kind] == 2)
+        world.cluster.send(kind, Changed({"kind": kind}))
+        await until(lambda: world.cluster.watched[kind] == 3)
+
+    monkeypatch.setattr(following, "AGAIN", Backoff(first=0.01, cap=0.01))
+    scenario(scene)(tmp_path)
 
 
 @scenario

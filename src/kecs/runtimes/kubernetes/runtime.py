@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from kecs import aio
 from kecs.errors import ExitCode, KecsError
 from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, Unreachable
-from kecs.kube.watch import Changed, Deleted, Synced
+from kecs.kube.watch import Changed, Deleted, Event, Synced
 from kecs.runtimes.base import Exposure, NodeObserved, TaskObserved, TaskSpec
 from kecs.runtimes.kubernetes import manifests, pods
 from kecs.runtimes.kubernetes.exposures import Exposures
+from kecs.runtimes.kubernetes.following import follow
 from kecs.runtimes.kubernetes.manifests import Owner
 from kecs.runtimes.kubernetes.namespaces import ForeignNamespaceError, Namespaces
 from kecs.runtimes.kubernetes.nodes import Nodes
@@ -201,18 +203,20 @@ class KubernetesRuntime:
         return await self._client.apply(manifests.pod(task, self._owner, sleep_action=self._sleep_action))
 
     async def _watch_pods(self) -> None:
-        watch = self._client.watch("Pod", manifests.selector(self._owner), report=self._report)
-        async with aclosing(watch) as events:
-            async for event in events:
-                if isinstance(event, Synced):
-                    self._synced(event.objects)
-                elif isinstance(event, Changed):
-                    self._seen(event.object)
-                elif isinstance(event, Deleted):
-                    self._seen(event.object)
-                    tracked = self._pods.get(pods.task_id(event.object))
-                    if tracked is not None and tracked.place == _place(event.object):
-                        tracked.gone()
+        labels = manifests.selector(self._owner)
+        watch = partial(self._client.watch, "Pod", labels, report=self._report)
+        await follow(watch, self._take, "pods", self._report)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Synced):
+            self._synced(event.objects)
+        elif isinstance(event, Changed):
+            self._seen(event.object)
+        elif isinstance(event, Deleted):
+            self._seen(event.object)
+            tracked = self._pods.get(pods.task_id(event.object))
+            if tracked is not None and tracked.place == _place(event.object):
+                tracked.gone()
 
     def _report(self, error: ApiError | Unreachable | None) -> None:
         """Note that the watch of pods cannot go on, or goes on."""
