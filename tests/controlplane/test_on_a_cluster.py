@@ -155,6 +155,29 @@ def test_a_task_whose_pod_was_made_without_an_answer_can_be_stopped(home, api):
     assert every(api, "Pod") == every(api, "Secret") == []
 
 
+def test_a_task_waits_for_a_new_login_which_is_taken_up_by_what_runs(home, api):
+    login(home, api, "t1")
+    until(lambda: home.json("status")["cluster"]["connected"], "the cluster is known")
+    api.tokens = {"t2"}
+    web(home)
+    detail = until(lambda: home.json("status")["cluster"]["detail"], "the status says why", seconds=20)
+    assert "does not accept the token in the kubeconfig of context" in detail
+    assert "log in to the cluster again" in home.run("explain", "service", "web").stdout
+    assert task_of(home)["lastStatus"] == "PENDING"
+    task_id = task_of(home)["taskId"]
+
+    login(home, api, "t2")
+    one_of(api, "Pod")
+    assert task_of(home)["taskId"] == task_id, "it has only waited"
+    until(lambda: home.json("status")["cluster"]["connected"], "the cluster is back")
+
+
+def login(home, api, token):
+    """Write a token into the kubeconfig, and let the server take no other."""
+    api.kubeconfig(home.path, {"token": token})
+    api.tokens = {token}
+
+
 def status_of_the_next(home):
     document = home.json("status")
     return document if document["cluster"]["lostAt"] else None

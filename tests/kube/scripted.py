@@ -15,8 +15,8 @@ the six kinds, with uids, resource versions, missing namespaces (404) and taken 
 How it misbehaves:
 
 - `answer_next(Answer(429, headers={"Retry-After": "1"}), path="/api/v1/pods")`: the next request that fits
-  gets that; `Answer(drop="reset")` or `"close"` instead of an answer, `Answer(…, cut=10)` breaks off after
-  10 bytes of the body.
+  gets that; `Answer(drop="reset")`, `"close"` or `"swallow"` instead of an answer, `Answer(…, cut=10)`
+  breaks off after 10 bytes of the body.
 - `tokens = {"good"}`: other bearer tokens (and none) get 401. `deny("list", "pods")`: 403 as RBAC words it.
 - `end_watches()` in good order, `cut_watches(torn=b'{"type"')` with a reset in the middle of a line,
   `freeze_watches()` half-open: they stay connected and never hear anything again; `send_to_watches(line)`;
@@ -84,7 +84,7 @@ class Answer:
     """JSON, or bytes as they are; None: a Status of that code."""
     headers: dict = field(default_factory=dict)
     drop: str | None = None
-    """`close` or `reset` the connection instead of answering."""
+    """`close` or `reset` the connection instead of answering; `swallow`: never say anything."""
     cut: int | None = None
     """Break the connection off after this many bytes of the body."""
     done: bool = False
@@ -446,6 +446,9 @@ class _Exchange:
             self.mute = True
             await self._route()
             self.mute = False
+        if answer.drop == "swallow":
+            await self.reader.read(1)
+            return False
         if answer.drop is not None:
             if answer.drop == "reset":
                 _reset(self.writer)

@@ -19,6 +19,7 @@ from tests.kube.scripted import Answer
 from tests.kube.scripted_proxy import ScriptedProxy
 from tests.kube.shapes import pod
 
+from kecs import aio
 from kecs.errors import ExitCode, KecsError
 from kecs.kube import access as access_module
 from kecs.kube.access import Access
@@ -32,6 +33,11 @@ V1 = "client.authentication.k8s.io/v1"
 
 
 def load(folder, user=None, server="https://127.0.0.1:1", **cluster):
+    return Access.load(write(folder, user, server, **cluster))
+
+
+def write(folder, user=None, server="https://127.0.0.1:1", **cluster):
+    """Write a kubeconfig, as a login does; its path."""
     path = folder / "kubeconfig"
     path.write_text(
         yaml.safe_dump(
@@ -43,7 +49,7 @@ def load(folder, user=None, server="https://127.0.0.1:1", **cluster):
             }
         )
     )
-    return Access.load(path)
+    return path
 
 
 def refused(folder, *arguments, **options):
@@ -192,9 +198,8 @@ def test_a_certificate_without_its_key_is_refused(authority, tmp_path):
 
 def test_a_key_of_another_certificate_is_refused(authority, tmp_path):
     one, other = authority.client("alice"), authority.client("bob")
-    access = load(tmp_path, {"client-certificate": str(one.certificate), "client-key": str(other.key)})
-    with pytest.raises(KecsError, match="do not go together"):
-        access.ssl_context()
+    user = {"client-certificate": str(one.certificate), "client-key": str(other.key)}
+    assert "do not go together" in refused(tmp_path, user).message
 
 
 def test_an_encrypted_key_asks_nobody(authority, tmp_path):
@@ -205,9 +210,8 @@ def test_an_encrypted_key_asks_nobody(authority, tmp_path):
         check=True,
         capture_output=True,
     )
-    access = load(tmp_path, {"client-certificate": str(pair.certificate), "client-key": str(locked)})
-    with pytest.raises(KecsError, match="damaged"):
-        access.ssl_context()
+    user = {"client-certificate": str(pair.certificate), "client-key": str(locked)}
+    assert "damaged" in refused(tmp_path, user).message
 
 
 def test_an_expired_client_certificate_is_the_reason_for_a_401(tls_api, authority, tmp_path):
@@ -235,6 +239,80 @@ def test_a_client_certificate_that_was_renewed_in_its_file_is_used_after_a_401(a
     key.write_bytes(new.key.read_bytes())
     assert access.renew() is True
     assert access.ssl_context() is not first
+    assert access.generation == 1
+
+
+class Files:
+    """A client certificate and its key in files, which are replaced one after the other."""
+
+    def __init__(self, folder, pair):
+        self.certificate, self.key = folder / "tls.crt", folder / "tls.key"
+        self.take(pair)
+
+    def take(self, pair):
+        self.certificate.write_bytes(pair.certificate.read_bytes())
+        self.key.write_bytes(pair.key.read_bytes())
+
+    def user(self):
+        return {"client-certificate": str(self.certificate), "client-key": str(self.key)}
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        lambda files, new: files.certificate.write_bytes(new.certificate.read_bytes()),
+        lambda files, new: files.certificate.write_text("-----BEGIN CERTIFICATE-----\nMII"),
+        lambda files, new: files.certificate.write_bytes(b""),
+        lambda files, new: files.key.unlink(),
+    ],
+    ids=["another's key", "damaged", "empty", "missing"],
+)
+def test_a_401_between_two_writes_of_a_pair_leaves_the_old_one_and_the_next_401_looks_again(
+    authority, tmp_path, half
+):
+    old, new = authority.client("alice"), authority.client("alice-again")
+    files = Files(tmp_path, old)
+    access = load(tmp_path, files.user())
+    first = access.ssl_context()
+    half(files, new)
+    assert access.renew() is False
+    assert (access.ssl_context() is first, access.generation) == (True, 0)
+    files.take(new)
+    assert access.renew() is True
+    assert (access.ssl_context() is first, access.generation) == (False, 1)
+
+
+def test_two_401s_of_one_certificate_both_lead_to_the_new_one(authority, tmp_path):
+    files = Files(tmp_path, authority.client("alice"))
+    access = load(tmp_path, files.user())
+    refused_headers, generation = access.headers(), access.generation
+    files.take(authority.client("alice-again"))
+    assert access.renew(refused_headers, generation) is True
+    assert access.renew(refused_headers, generation) is True, "the first one has renewed for both"
+    assert access.generation == 1
+
+
+def test_a_request_between_two_writes_of_a_pair_is_refused_and_the_next_one_is_not(
+    tls_api, authority, tmp_path
+):
+    old, new = authority.client("alice"), authority.client("alice-again")
+    files = Files(tmp_path, old)
+    access = Access.load(tls_api.kubeconfig(tmp_path, files.user(), authority.pair.certificate))
+
+    async def scene():
+        client = await KubeClient.open(access)
+        try:
+            files.certificate.write_bytes(new.certificate.read_bytes())
+            tls_api.answer_next(Answer(401), times=2)
+            with pytest.raises(ApiError) as raised:
+                await client.version()
+            assert raised.value.status == 401
+            files.key.write_bytes(new.key.read_bytes())
+            assert await client.version() == (1, 35)
+        finally:
+            await client.close()
+
+    asyncio.run(scene())
     assert access.generation == 1
 
 
@@ -335,18 +413,22 @@ class Plugin:
         self.path = folder / "plugin"
         self.script = folder / "say.json"
         self.calls = folder / "calls"
+        self.takes = 0
+        """Seconds for a run, from the next word on."""
         self.path.write_text(
             f"#!{sys.executable} -IS\n"
             "import json, os, sys\n"
             "call = {'args': sys.argv[1:], 'env': dict(os.environ), 'stdin': sys.stdin.read()}\n"
             f"open({str(self.calls)!r}, 'a').write(json.dumps(call) + chr(10))\n"
             f"say = json.load(open({str(self.script)!r}))\n"
+            "import time; time.sleep(say['takes'])\n"
             "sys.stderr.write(say['err']); sys.stdout.write(say['out']); sys.exit(say['code'])\n"
         )
         self.path.chmod(self.path.stat().st_mode | stat.S_IXUSR)
 
     def say(self, out="", err="", code=0):
-        self.script.write_text(json.dumps({"out": out, "err": err, "code": code}))
+        say = {"out": out, "err": err, "code": code, "takes": self.takes}
+        self.script.write_text(json.dumps(say))
 
     def give(self, api_version=V1, **status):
         self.say(json.dumps({"kind": "ExecCredential", "apiVersion": api_version, "status": status}))
@@ -373,10 +455,10 @@ def stamp(seconds):
 def test_a_plugins_token_is_used_and_the_plugin_asked_once(plugin, tmp_path, api_version):
     plugin.give(api_version, token="t1")
     access = load(tmp_path, plugin.user(apiVersion=api_version))
-    assert access.may_block()
+    assert access.headers_at_once() is None
     for _ in range(3):
         assert access.headers() == {"Authorization": "Bearer t1"}
-        assert not access.may_block()
+        assert access.headers_at_once() == {"Authorization": "Bearer t1"}
     assert len(plugin.called()) == 1
 
 
@@ -411,9 +493,10 @@ def test_a_plugin_is_asked_again_before_its_token_expires(plugin, tmp_path):
     plugin.give(token="t1", expirationTimestamp=stamp(20 * 60))
     access = load(tmp_path, plugin.user())
     access.headers()
-    assert not access.may_block()
+    assert access.headers_at_once() is not None
     plugin.give(token="t2", expirationTimestamp=stamp(3600))
     access._issued_until = time.time()  # twenty minutes less thirty seconds later
+    assert access.headers_at_once() is None
     assert access.headers() == {"Authorization": "Bearer t2"}
 
 
@@ -438,6 +521,65 @@ def test_a_401_asks_the_plugin_again_but_many_of_them_only_once(plugin, tmp_path
     assert len(plugin.called()) == 2
 
 
+async def asked_while_it_runs(client, plugin, count):
+    """Requests, all but the first of which come while the plugin is running."""
+    before = len(plugin.called())
+    asked = [aio.create_task(client.version(), name="ask")]
+    while len(plugin.called()) == before:
+        await asyncio.sleep(0.01)
+    return asked + [aio.create_task(client.version(), name="ask") for _ in range(count - 1)]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["at first", "after a 401"])
+def test_a_plugin_that_takes_its_time_does_not_hold_up_the_loop(plugin, api, tmp_path, again):
+    plugin.give(token="t1")
+    api.tokens = {"t1"}
+    access = Access.load(api.kubeconfig(tmp_path, plugin.user()))
+
+    async def scene():
+        client = KubeClient(access)
+        try:
+            if again:
+                await client.version()
+                api.tokens = {"t2"}
+            plugin.takes = 1
+            plugin.give(token="t2" if again else "t1")
+            asked = await asked_while_it_runs(client, plugin, 2)
+            longest, before = 0.0, time.monotonic()
+            while not all(each.done() for each in asked):
+                await asyncio.sleep(0.01)
+                longest, before = max(longest, time.monotonic() - before), time.monotonic()
+            assert [await each for each in asked] == [(1, 35)] * 2
+        finally:
+            await client.close()
+        return longest
+
+    assert asyncio.run(scene()) < 0.5, "the loop got on all the time"
+    assert len(plugin.called()) == 1 + again
+
+
+def test_those_who_wait_for_a_plugin_leave_the_threads_of_others_alone(plugin, api, tmp_path):
+    plugin.takes = 1
+    plugin.give(token="t1")
+    access = Access.load(api.kubeconfig(tmp_path, plugin.user()))
+
+    async def scene():
+        client = KubeClient(access)
+        try:
+            asked = await asked_while_it_runs(client, plugin, 40)
+            await asyncio.sleep(0.05)
+            began = time.monotonic()
+            await asyncio.to_thread(lambda: None)
+            waited = time.monotonic() - began
+            await asyncio.gather(*asked)
+        finally:
+            await client.close()
+        return waited
+
+    assert asyncio.run(scene()) < 0.5
+    assert len(plugin.called()) == 1
+
+
 def test_a_plugins_certificate_is_presented_and_replaced(plugin, authority, tmp_path):
     def issue(name):
         pair = authority.client(name)
@@ -452,6 +594,18 @@ def test_a_plugins_certificate_is_presented_and_replaced(plugin, authority, tmp_
     issue("bob")
     assert access.renew() is True
     assert access.ssl_context() is not first
+
+
+def test_a_plugins_certificate_that_is_of_no_use_leaves_the_one_before(plugin, authority, tmp_path):
+    pair = authority.client("alice")
+    plugin.give(clientCertificateData=pair.certificate.read_text(), clientKeyData=pair.key.read_text())
+    access = load(tmp_path, plugin.user())
+    first = access.ssl_context()
+    plugin.give(clientCertificateData="no PEM", clientKeyData=pair.key.read_text())
+    with pytest.raises(NoCredentials, match="damaged"):
+        access.renew()
+    plugin.give(clientCertificateData=pair.certificate.read_text(), clientKeyData=pair.key.read_text())
+    assert access.ssl_context() is first
 
 
 def test_a_client_goes_on_with_new_connections_when_the_certificate_changes(
@@ -492,6 +646,13 @@ def test_a_client_goes_on_with_new_connections_when_the_certificate_changes(
                 ' "status": {"token": "s3cr3t", "clientKeyData": "k"}}'
             },
             "without its key",
+        ),
+        (
+            {
+                "out": f'{{"kind": "ExecCredential", "apiVersion": "{V1}",'
+                ' "status": {"clientCertificateData": "no PEM", "clientKeyData": "s3cr3t"}}'
+            },
+            "damaged",
         ),
     ],
 )
@@ -600,3 +761,113 @@ def test_a_proxy_of_another_kind_is_refused_with_a_hint(tmp_path):
 def test_an_access_shows_no_credentials(tmp_path):
     access = load(tmp_path, {"token": "s3cr3t"})
     assert "s3cr3t" not in repr(access) + repr(vars(access))
+
+
+# New logins
+
+
+def test_a_new_token_in_the_kubeconfig_is_taken_after_a_401(tmp_path):
+    access = load(tmp_path, {"token": "t1"})
+    assert access.renew(access.headers()) is False
+    write(tmp_path, {"token": "t2"})
+    assert access.headers() == {"Authorization": "Bearer t1"}, "nobody has refused it"
+    assert access.renew(access.headers()) is True
+    assert (access.headers(), access.generation) == ({"Authorization": "Bearer t2"}, 0)
+    assert access.renew(access.headers()) is False
+
+
+def test_a_new_certificate_in_the_kubeconfig_is_taken_after_a_401(authority, tmp_path):
+    access = load(tmp_path, of_client(authority.client("alice")))
+    first = access.ssl_context()
+    write(tmp_path, of_client(authority.client("alice-again")))
+    assert access.renew() is True
+    assert (access.ssl_context() is first, access.generation) == (False, 1)
+
+
+def test_another_kind_of_login_is_taken_with_all_it_needs(plugin, authority, tmp_path):
+    (tmp_path / "token").write_text("of a file")
+    plugin.give(token="of a plugin")
+    access = load(tmp_path, {"token": "t1"})
+    kinds = [
+        ({"tokenFile": "token"}, {"Authorization": "Bearer of a file"}, 0),
+        (plugin.user(), {"Authorization": "Bearer of a plugin"}, 0),
+        (of_client(authority.client("alice")), {}, 1),
+        ({"token": "t2"}, {"Authorization": "Bearer t2"}, 2),
+    ]
+    for user, headers, generation in kinds:
+        write(tmp_path, user)
+        assert access.renew(access.headers()) is True
+        assert (access.headers(), access.generation) == (headers, generation)
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda folder: (folder / "kubeconfig").unlink(),
+        lambda folder: (folder / "kubeconfig").write_text("users: ["),
+        lambda folder: (folder / "kubeconfig").write_text(""),
+        lambda folder: write(folder, {"token": ["no text"]}),
+        lambda folder: write(folder, {"client-certificate-data": "bm8gUEVN", "client-key-data": "bm8gUEVN"}),
+        lambda folder: write(folder, {"exec": {"command": "p", "apiVersion": "v0"}}),
+        lambda folder: write(folder, {"token": "t2"}, server="https://127.0.0.1:2"),
+    ],
+    ids=["missing", "damaged", "empty", "not understood", "no certificate", "no plugin", "another server"],
+)
+def test_a_kubeconfig_that_is_of_no_use_meanwhile_leaves_all_as_it_is(tmp_path, meanwhile):
+    access = load(tmp_path, {"token": "t1"})
+    meanwhile(tmp_path)
+    assert access.renew(access.headers()) is False
+    assert access.headers() == {"Authorization": "Bearer t1"}
+    write(tmp_path, {"token": "t3"})
+    assert access.renew(access.headers()) is True
+    assert access.headers() == {"Authorization": "Bearer t3"}
+
+
+def test_a_new_login_is_found_in_the_file_that_has_the_user_and_of_the_context_that_was_chosen(
+    tmp_path, monkeypatch
+):
+    def user(token):
+        users = [{"name": "u", "user": {"token": token}}]
+        (tmp_path / "users").write_text(yaml.safe_dump({"users": users}))
+
+    user("t1")
+    rest = yaml.safe_load(write(tmp_path).read_text())
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(rest | {"users": []}))
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'kubeconfig'}:{tmp_path / 'users'}")
+    access = Access.load()
+    monkeypatch.delenv("KUBECONFIG")
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(rest | {"users": [], "current-context": "another"}))
+    user("t2")
+    assert access.renew(access.headers()) is True
+    assert access.headers() == {"Authorization": "Bearer t2"}
+    (tmp_path / "users").unlink()
+    assert access.renew(access.headers()) is False
+
+
+def test_a_new_login_is_taken_when_there_are_no_credentials_to_be_refused(plugin, tmp_path):
+    plugin.say(code=1, err="login has expired")
+    access = load(tmp_path, plugin.user())
+    with pytest.raises(NoCredentials):
+        access.headers()
+    write(tmp_path, {"token": "t1"})
+    assert access.headers() == {"Authorization": "Bearer t1"}
+
+
+def test_a_client_and_a_tunnel_go_on_with_a_new_login(api, tmp_path):
+    api.tokens = {"t1"}
+    api.put(pod())
+    clients, tunnels = (Access.load(api.kubeconfig(tmp_path, {"token": "t1"})) for _ in range(2))
+
+    async def scene():
+        client = await KubeClient.open(clients)
+        try:
+            api.tokens = {"t2"}
+            with pytest.raises(ApiError):
+                await client.version()
+            api.kubeconfig(tmp_path, {"token": "t2"})
+            assert await client.version() == (1, 35)
+        finally:
+            await client.close()
+
+    asyncio.run(scene())
+    open_portforward(tunnels, "default", "web", timeout=5).sock.close()

@@ -152,6 +152,16 @@ async def test_something_that_is_no_api_server_is_named_so(client, api):
 
 
 @with_client
+async def test_a_401_says_whose_credentials_were_refused_and_what_helps(client, api):
+    api.tokens = {"another"}
+    with pytest.raises(ApiError) as raised:
+        await client.version()
+    said = str(raised.value)
+    assert f"401 Unauthorized: the API server {api.url} does not accept" in said
+    assert "log in to the cluster again" in said
+
+
+@with_client
 async def test_a_proxys_page_is_an_error_with_its_text(client, api):
     api.answer_next(Answer(502, b"Bad Gateway"), path="/version")
     with pytest.raises(ApiError) as raised:

@@ -138,6 +138,34 @@ def test_whatever_stands_between_and_does_not_pass_spdy_on_leads_to_a_websocket(
         assert upgraded.framing == "websocket"
 
 
+def test_an_upgrade_that_is_swallowed_leads_to_a_websocket_in_time_and_is_remembered(api, access, pod_there):
+    api.answer_next(Answer(drop="swallow"), method="POST", times=9)
+    began = time.monotonic()
+    for _ in range(2):
+        upgraded = opened(access, timeout=2)
+        with upgraded.sock:
+            assert upgraded.framing == "websocket"
+    assert time.monotonic() - began < 2
+    assert [seen.method for seen in api.requests] == ["POST", "GET", "GET"]
+
+
+def test_a_remembered_way_that_is_swallowed_leaves_time_for_the_other(api, access, pod_there):
+    api.refused_upgrades = {"spdy"}
+    opened(access).sock.close()
+    api.refused_upgrades = set()
+    api.answer_next(Answer(drop="swallow"), method="GET")
+    upgraded = opened(access, timeout=2)
+    with upgraded.sock:
+        assert upgraded.framing == "spdy"
+
+
+def test_an_answer_may_take_all_the_time_when_no_other_way_is_left(api, access, pod_there):
+    api.pause()
+    threading.Timer(0.6, api.resume).start()
+    with opened(access, over="spdy", timeout=1).sock:
+        pass
+
+
 def test_only_the_way_that_was_asked_for_is_tried(api, access, pod_there):
     api.refused_upgrades = {"spdy"}
     with pytest.raises(ApiError) as raised:
@@ -195,6 +223,7 @@ def test_a_token_that_stays_wrong_is_refused(api, tmp_path):
     with pytest.raises(ApiError) as raised:
         opened(access)
     assert raised.value.status == 401
+    assert "does not accept the token in the kubeconfig" in str(raised.value)
     assert "wrong" not in str(raised.value)
 
 

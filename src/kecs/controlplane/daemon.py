@@ -17,7 +17,7 @@ import resource
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 
 from kecs import __version__, aio, files, log
@@ -234,20 +234,22 @@ async def serve(paths: InstancePaths, instance: Instance, ready_fd: int | None) 
         if instances.require(paths).desired == "stopped":
             # Said while we were starting, by one who could not reach us: nobody else will tell us.
             daemon.begin_stop()
-        await _first_of(work, leaving, daemon.controller.failed)
-        if work.done():
-            work.result()  # raises: it never ends by itself
+        await first_of((work, watching, waking), leaving, daemon.controller.failed)
         if daemon.controller.failed.is_set():
             raise KecsError("a part of the control plane failed", f"see `{paths.controlplane_log}`")
         _log.info("leaving%s", "" if daemon.is_stopping else ": tasks go on")
 
 
-async def _first_of(work: asyncio.Task[None], *events: asyncio.Event) -> None:
+async def first_of(tasks: Collection[asyncio.Task[None]], *events: asyncio.Event) -> None:
+    """Return when one of the events is set. Raises what a task raised: none of them ends by itself."""
     waiting = [aio.create_task(event.wait(), name="end of the control plane") for event in events]
     try:
-        await asyncio.wait({work, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*tasks, *waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await aio.cancel(*waiting)
+    for task in tasks:
+        if task.done():
+            task.result()
 
 
 async def stop_without_api(paths: InstancePaths, instance: Instance) -> None:

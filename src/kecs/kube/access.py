@@ -8,21 +8,20 @@ megabytes. Credentials are never logged and never part of a message.
 from __future__ import annotations
 
 import base64
-import binascii
 import datetime
+import logging
 import os
 import ssl
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
 from kecs.errors import ExitCode, KecsError
-from kecs.kube import certificate, exec_plugin, proxy
+from kecs.kube import certificate, exec_plugin, pem, proxy
 from kecs.kube.errors import NoCredentials
 from kecs.kube.kubeconfig import Chosen, Plugin, choose
 
@@ -32,15 +31,7 @@ EXPIRY_MARGIN = 30.0
 """Seconds before a plugin's credentials expire at which it is asked for new ones; a quarter of the time
 left at issue where that is shorter."""
 
-
-class Pair(NamedTuple):
-    """A client certificate and its key, as PEM."""
-
-    certificate: str
-    key: str
-
-    def __repr__(self) -> str:
-        return "Pair(…)"
+_log = logging.getLogger(__name__)
 
 
 class Access:
@@ -66,15 +57,20 @@ class Access:
         """The name that the server's certificate must have, and that TLS tells the server."""
         self.proxy = proxy.choose(self._cluster.proxy_url, self.scheme, self.host, self.port, self._environ)
         self._lock = threading.RLock()
-        self._authority = self._authority_pem()
-        self._pair = self._own_pair()
-        self._tls: ssl.SSLContext | None = None
+        try:
+            self._authority = self._authority_pem()
+            self._pair = _own_pair(chosen)
+            self._tls = self._make_tls(self._pair)
+        except pem.UnusableError as error:
+            raise _unusable(self.context, str(error)) from error
+        _refuse_the_unusable(chosen, self._pair)
         self._generation = 0
         self._issued: exec_plugin.Issued | None = None
         self._issued_until = 0.0
         self._file_token = ""
         self._file_read_at = -TOKEN_FILE_AGE
-        self._refuse_the_unusable()
+        self._not_taken = ""
+        """Why what a file says now was not taken, as it was logged last."""
 
     @classmethod
     def load(cls, kubeconfig: Path | None = None, context: str | None = None) -> Access:
@@ -96,8 +92,8 @@ class Access:
     @property
     def expired(self) -> datetime.datetime | None:
         """Since when our client certificate has expired; None when it has not, or there is none."""
-        with self._lock:
-            end = certificate.not_after(self._pair.certificate) if self._pair else None
+        pair = self._pair  # without the lock: a plugin may be running for as long as it likes
+        end = certificate.not_after(pair.certificate) if pair else None
         return end if end is not None and end < datetime.datetime.now(datetime.UTC) else None
 
     @property
@@ -117,39 +113,51 @@ class Access:
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS settings, the same object until `generation` changes; None for a plain http server.
 
-        May run the credential plugin. Raises `NoCredentials`.
+        Blocking, as `headers`. Raises `NoCredentials`.
         """
+        return self.presented()[0]
+
+    def presented(self) -> tuple[ssl.SSLContext | None, int]:
+        """Return `ssl_context` and the `generation` that it is of. Blocking. Raises `NoCredentials`."""
         if self.scheme != "https":
-            return None
+            return None, self._generation
         with self._lock:
             self._refresh()
-            if self._tls is None:
-                self._tls = self._make_tls()
-            return self._tls
+            return self._tls, self._generation
 
     def headers(self) -> dict[str, str]:
         """Return the request headers that say who we are.
 
-        Blocking: may read a token file or run the credential plugin (`may_block`). Raises `NoCredentials`.
+        Blocking: may read a token file or run the credential plugin, or wait for another thread that does.
+        Raises `NoCredentials`.
         """
         with self._lock:
             self._refresh()
-            return {**self._impersonation(), **self._authorization()}
+            return self._headers()
 
-    def may_block(self) -> bool:
-        """Tell whether `headers` would run the credential plugin now."""
-        with self._lock:
-            return self._user.exec is not None and self._plugin_is_due()
+    def headers_at_once(self) -> dict[str, str] | None:
+        """Return `headers`, or None when that would have to wait for anything: for an event loop."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return None if self._is_due() else self._headers()
+        finally:
+            self._lock.release()
 
-    def renew(self, refused: Mapping[str, str] | None = None) -> bool:
+    def renew(self, refused: Mapping[str, str] | None = None, generation: int | None = None) -> bool:
         """Get new credentials after a 401; tell whether there is something new to try.
 
-        `refused` are the headers that were refused: when another thread has renewed since, nothing is done.
+        `refused` are the headers that were refused, on a connection of `generation`: when another thread has
+        renewed since, nothing is done. Blocking. Raises `NoCredentials`.
         """
         with self._lock:
+            if generation is not None and generation != self._generation:
+                return True
             if refused is not None and refused.get("Authorization") != self._authorization().get(
                 "Authorization"
             ):
+                return True
+            if self._take_new_login():
                 return True
             if self._user.token_file:
                 before = self._file_token
@@ -162,6 +170,9 @@ class Access:
             return self._reload_own_pair()
 
     # What we are
+
+    def _headers(self) -> dict[str, str]:
+        return {**self._impersonation(), **self._authorization()}
 
     def _authorization(self) -> dict[str, str]:
         token = self._file_token or self._user.token or (self._issued.token if self._issued else "")
@@ -190,9 +201,60 @@ class Access:
         }
         return {name: value for name, value in named.items() if value}
 
+    def _take_new_login(self) -> bool:
+        """Read the kubeconfig again and take who we are by it now; tell whether that is somebody else.
+
+        That is what a new login changes where it writes a token or a certificate into the kubeconfig. What
+        cannot be read or used, as while it is being written, leaves all as it is.
+        """
+        try:
+            found = choose(self.kubeconfig, self.context)
+            if not self._is_another_login(found):
+                return False
+            pair = _own_pair(found)
+            _refuse_the_unusable(found, pair)
+            self._present(pair)
+        except (KecsError, pem.UnusableError) as error:
+            self._go_on(f"what its kubeconfig says now is not taken: {error}")
+            return False
+        # The cluster stays as it was loaded: it is to this server that requests go.
+        self._chosen = replace(self._chosen, user=found.user, user_folder=found.user_folder)
+        self._user = found.user
+        self._issued, self._file_token, self._file_read_at = None, "", -TOKEN_FILE_AGE
+        _log.info("context %r: the kubeconfig has a new login: %s", self.context, self.kind)
+        return True
+
+    def _is_another_login(self, found: Chosen) -> bool:
+        """Tell whether a kubeconfig that was read again has other credentials for the same server."""
+        ours = self._chosen
+        if (found.user, found.user_folder) == (ours.user, ours.user_folder):
+            return False
+        if found.source != ours.source:
+            self._go_on(f"of its kubeconfig files {ours.source} only {found.source} can be found")
+            return False
+        if (server := _url(found.cluster.server).geturl()) != self.server:
+            self._go_on(f"it leads to {server} now: `kecs stop` and `kecs start` look at that")
+            return False
+        return True
+
+    def _go_on(self, why: str) -> None:
+        """Log why credentials stay as they are, once and not at each 401."""
+        if why != self._not_taken:
+            self._not_taken = why
+            _log.warning("context %r goes on with %s that it has: %s", self.context, self.kind, why)
+
     def _refresh(self) -> None:
-        """Bring what may be out of date up to date. The lock is held."""
-        if self._user.token_file and time.monotonic() - self._file_read_at >= TOKEN_FILE_AGE:
+        """Bring what may be out of date up to date. The lock is held. Raises `NoCredentials`."""
+        try:
+            self._bring_up_to_date()
+        except NoCredentials:
+            # Without credentials no request is sent, so no 401 would ever say that there is a new login.
+            if not self._take_new_login():
+                raise
+            self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
+        if self._token_file_is_due():
             self._read_token_file()
         if self._user.exec is not None and self._plugin_is_due():
             self._run_plugin(self._user.exec)
@@ -211,11 +273,23 @@ class Access:
         self._file_token = token or self._file_token
         self._file_read_at = time.monotonic()
 
+    def _is_due(self) -> bool:
+        """Tell whether something is out of date. The lock is held."""
+        return self._token_file_is_due() or (self._user.exec is not None and self._plugin_is_due())
+
+    def _token_file_is_due(self) -> bool:
+        return bool(self._user.token_file) and time.monotonic() - self._file_read_at >= TOKEN_FILE_AGE
+
     def _plugin_is_due(self) -> bool:
         return self._issued is None or time.time() >= self._issued_until
 
     def _run_plugin(self, plugin: Plugin) -> None:
         issued = exec_plugin.run(plugin, self._chosen.user_folder, self._cluster_info(), self._environ)
+        if issued.certificate:
+            try:
+                self._present(pem.Pair(issued.certificate, issued.key))
+            except pem.UnusableError as error:
+                raise exec_plugin.misbehaved(plugin, str(error)) from error
         now = time.time()
         if issued.expires is None:
             self._issued_until = float("inf")
@@ -223,8 +297,6 @@ class Access:
             left = max(issued.expires - now, 0.0)
             self._issued_until = issued.expires - min(EXPIRY_MARGIN, left / 4)
         self._issued = issued
-        if issued.certificate:
-            self._present(Pair(issued.certificate, issued.key))
 
     def _cluster_info(self) -> dict[str, Any]:
         """Return what a plugin is told about the cluster (client.authentication.k8s.io/v1, `Cluster`)."""
@@ -241,21 +313,36 @@ class Access:
 
     # TLS
 
-    def _present(self, pair: Pair | None) -> None:
-        """From now on present `pair`; connections made before present what they presented."""
+    def _present(self, pair: pem.Pair | None) -> None:
+        """From now on present `pair`; connections made before present what they presented.
+
+        Raises `pem.UnusableError` for one that TLS has no use for, and then presents what it did before.
+        """
         if pair != self._pair:
+            self._tls = self._make_tls(pair)
             self._pair = pair
-            self._tls = None
             self._generation += 1
 
     def _reload_own_pair(self) -> bool:
-        """Read our certificate's files again; tell whether they changed."""
+        """Read our certificate's files again; tell whether they changed.
+
+        Certificate and key are replaced one after the other: between the two they are of no use yet.
+        """
         before = self._generation
-        if self._user.client_certificate:
-            self._present(self._own_pair())
+        if self._user.client_certificate or self._user.client_key:
+            try:
+                self._present(_own_pair(self._chosen))
+            except pem.UnusableError as error:
+                self._go_on(str(error))
         return self._generation != before
 
-    def _make_tls(self) -> ssl.SSLContext:
+    def _make_tls(self, pair: pem.Pair | None) -> ssl.SSLContext | None:
+        """Return TLS settings that present `pair`; None for a plain http server.
+
+        Raises `pem.UnusableError`.
+        """
+        if self.scheme != "https":
+            return None
         tls = ssl.create_default_context(cadata=self._authority or None)
         # Python 3.13 turns this on. It refuses certificates without an Authority Key Identifier, which many
         # clusters' own authorities make and Go accepts.
@@ -264,96 +351,54 @@ class Access:
             tls.check_hostname = False
             tls.verify_mode = ssl.CERT_NONE
         tls.set_alpn_protocols(["http/1.1"])  # an Upgrade does not exist in HTTP/2
-        if self._pair is not None:
-            try:
-                _load_pair(tls, self._pair)
-            except (ssl.SSLError, OSError) as error:
-                raise _unusable(
-                    self.context, "its client certificate and key do not go together or are damaged"
-                ) from error
+        if pair is not None:
+            pem.load_pair(tls, pair)
         return tls
 
     def _authority_pem(self) -> str:
-        pem = _pem(
-            self._cluster.certificate_authority_data,
-            self._cluster.certificate_authority,
+        cluster = self._cluster
+        text = pem.read(
+            cluster.certificate_authority_data,
+            cluster.certificate_authority,
             self._chosen.cluster_folder,
-            self.context,
             "certificate-authority",
         )
-        if pem:
+        if text:
             try:
-                ssl.create_default_context(cadata=pem)
+                ssl.create_default_context(cadata=text)
             except (ssl.SSLError, ValueError) as error:
-                raise _unusable(self.context, "its certificate authority is not a PEM certificate") from error
-        return pem
-
-    def _own_pair(self) -> Pair | None:
-        user, folder = self._user, self._chosen.user_folder
-        chain = _pem(
-            user.client_certificate_data, user.client_certificate, folder, self.context, "client-certificate"
-        )
-        key = _pem(user.client_key_data, user.client_key, folder, self.context, "client-key")
-        if bool(chain) != bool(key):
-            raise _unusable(self.context, "it has a client certificate without its key, or a key alone")
-        return Pair(chain, key) if chain else None
+                raise pem.UnusableError("its certificate authority is not a PEM certificate") from error
+        return text
 
     def _user_path(self, name: str) -> Path:
         return self._chosen.user_folder / name
 
-    def _refuse_the_unusable(self) -> None:
-        """Raise `KecsError` for what would not do what the kubeconfig asks."""
-        user = self._user
-        if user.exec is not None:
-            exec_plugin.check(user.exec)
-        elif user.auth_provider is not None and not (user.token or user.token_file or self._pair):
-            name = user.auth_provider.get("name", "auth-provider")
-            raise _unusable(
-                self.context,
-                f"it uses the auth provider {name!r}, which Kubernetes removed in 1.26",
-                "get a kubeconfig with an `exec` plugin from your provider",
-            )
-        several = [user.impersonate_groups or [], *(user.impersonate_extra or {}).values()]
-        if any(len(values) > 1 for values in several):
-            raise _unusable(
-                self.context, "it impersonates several groups, which KECS cannot", "name one group"
-            )
+
+def _own_pair(chosen: Chosen) -> pem.Pair | None:
+    """Return the pair that a kubeconfig has itself. Raises `pem.UnusableError`."""
+    user, folder = chosen.user, chosen.user_folder
+    chain = pem.read(user.client_certificate_data, user.client_certificate, folder, "client-certificate")
+    key = pem.read(user.client_key_data, user.client_key, folder, "client-key")
+    if bool(chain) != bool(key):
+        raise pem.UnusableError("it has a client certificate without its key, or a key alone")
+    return pem.Pair(chain, key) if chain else None
 
 
-def _load_pair(tls: ssl.SSLContext, pair: Pair) -> None:
-    """Give `tls` the pair. It reads files only: where there are such, one that never is on a disk."""
-    pem = f"{pair.certificate.rstrip()}\n{pair.key.rstrip()}\n".encode()
-
-    def no_password() -> str:
-        return ""  # else OpenSSL would ask on the terminal
-
-    if sys.platform == "linux":
-        with os.fdopen(os.memfd_create("kecs-client", os.MFD_CLOEXEC), "wb") as memory:
-            memory.write(pem)
-            memory.flush()
-            tls.load_cert_chain(f"/proc/self/fd/{memory.fileno()}", password=no_password)
-    else:
-        with tempfile.NamedTemporaryFile() as file:  # mode 0600
-            file.write(pem)
-            file.flush()
-            tls.load_cert_chain(file.name, password=no_password)
-
-
-def _pem(data: str, name: str, folder: Path, context: str, what: str) -> str:
-    """Return PEM text given inline as base64 (which wins, as with kubectl) or as a file."""
-    try:
-        if data:
-            text = base64.b64decode("".join(data.split()), validate=True).decode("ascii")
-        else:
-            text = (folder / name).read_text(encoding="ascii") if name else ""
-    except (binascii.Error, UnicodeDecodeError) as error:
-        raise _unusable(context, f"its {what} is not PEM") from error
-    except OSError as error:
-        raise _unusable(context, f"its {what} {folder / name} cannot be read: {error.strerror}") from error
-    if (data or name) and not text.strip():
-        # Taking that for "none given" would trust every authority that the system trusts.
-        raise _unusable(context, f"its {what} is empty")
-    return text
+def _refuse_the_unusable(chosen: Chosen, pair: pem.Pair | None) -> None:
+    """Raise `KecsError` for what would not do what the kubeconfig asks; `pair` is its own."""
+    user = chosen.user
+    if user.exec is not None:
+        exec_plugin.check(user.exec)
+    elif user.auth_provider is not None and not (user.token or user.token_file or pair):
+        name = user.auth_provider.get("name", "auth-provider")
+        raise _unusable(
+            chosen.name,
+            f"it uses the auth provider {name!r}, which Kubernetes removed in 1.26",
+            "get a kubeconfig with an `exec` plugin from your provider",
+        )
+    several = [user.impersonate_groups or [], *(user.impersonate_extra or {}).values()]
+    if any(len(values) > 1 for values in several):
+        raise _unusable(chosen.name, "it impersonates several groups, which KECS cannot", "name one group")
 
 
 def _url(server: str) -> SplitResult:

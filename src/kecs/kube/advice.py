@@ -28,21 +28,38 @@ def advice(error: ApiError | Unreachable, access: Access) -> KecsError:
     return KecsError(message, hint, ExitCode.UNREACHABLE)
 
 
+def explained(error: ApiError, access: Access) -> ApiError:
+    """Return a 401 that says whose credentials were refused and what helps; any other error as it is.
+
+    The server's own word is "Unauthorized". What waits until it is let in shows its error as it is, without
+    `advice`: the cluster in `kecs status`, a task in `kecs explain`, a tunnel.
+    """
+    if error.status != HTTPStatus.UNAUTHORIZED:
+        return error
+    message, hint = _not_accepted(error, access)
+    return ApiError(error.status, error.reason, f"{message}: {hint}", error.causes, error.retry_after)
+
+
 def _refused(error: ApiError, access: Access) -> tuple[str, str | None]:
     who = f"context {access.context!r}"
     if error.status == HTTPStatus.UNAUTHORIZED or _is_anonymous(error):
-        if (since := access.expired) is not None:
-            return (
-                f"the client certificate of {who} expired on {since:%Y-%m-%d %H:%M} UTC",
-                "get the cluster's kubeconfig again, or renew the certificate",
-            )
-        return (
-            f"the API server {access.server} does not accept {access.kind} of {who} ({error.status})",
-            "log in to the cluster again, or get its kubeconfig again; `kubectl auth whoami` tries it",
-        )
+        return _not_accepted(error, access)
     if error.status == HTTPStatus.FORBIDDEN:
         return f"the API server {access.server} refuses {who}: {error.message}", _missing(error)
     return f"the API server {access.server} answered {error}", None
+
+
+def _not_accepted(error: ApiError, access: Access) -> tuple[str, str]:
+    who = f"context {access.context!r}"
+    if (since := access.expired) is not None:
+        return (
+            f"the client certificate of {who} expired on {since:%Y-%m-%d %H:%M} UTC",
+            "get the cluster's kubeconfig again, or renew the certificate",
+        )
+    return (
+        f"the API server {access.server} does not accept {access.kind} of {who} ({error.status})",
+        "log in to the cluster again, or get its kubeconfig again; `kubectl auth whoami` tries it",
+    )
 
 
 def _is_anonymous(error: ApiError) -> bool:

@@ -35,6 +35,10 @@ class Deadline:
             raise TimeoutError("timed out")
         return left
 
+    def part(self, share: float) -> Deadline:
+        """Return an earlier one, after this share of the time that is left. Raises `TimeoutError`."""
+        return Deadline(self.left() * share)
+
 
 def connect(access: Access, deadline: Deadline) -> Connected:
     """Return a connected socket, in TLS where the server's URL is https; its time-out is the time left.

@@ -121,14 +121,14 @@ def _issued(plugin: Plugin, output: bytes) -> Issued:
     try:
         credential = msgspec.json.decode(output, type=_Credential)
     except (msgspec.MsgspecError, ValueError):
-        raise _misbehaved(plugin, "what it prints is not an ExecCredential") from None
+        raise misbehaved(plugin, "what it prints is not an ExecCredential") from None
     if credential.kind != "ExecCredential" or credential.api_version != plugin.api_version:
-        raise _misbehaved(plugin, f"it does not print an ExecCredential of {plugin.api_version}")
+        raise misbehaved(plugin, f"it does not print an ExecCredential of {plugin.api_version}")
     status = credential.status
     if status is None or not (status.token or status.client_certificate_data):
-        raise _misbehaved(plugin, "it gave neither a token nor a client certificate")
+        raise misbehaved(plugin, "it gave neither a token nor a client certificate")
     if bool(status.client_certificate_data) != bool(status.client_key_data):
-        raise _misbehaved(plugin, "it gave a client certificate without its key, or a key alone")
+        raise misbehaved(plugin, "it gave a client certificate without its key, or a key alone")
     expires = status.expiration_timestamp
     return Issued(
         status.token,
@@ -138,7 +138,8 @@ def _issued(plugin: Plugin, output: bytes) -> Issued:
     )
 
 
-def _misbehaved(plugin: Plugin, how: str) -> NoCredentials:
+def misbehaved(plugin: Plugin, how: str) -> NoCredentials:
+    """Return the error for a plugin that ran and gave nothing that can be used."""
     return NoCredentials(
         f"the credential plugin {plugin.command!r} is of no use: {how}", plugin.install_hint or None
     )

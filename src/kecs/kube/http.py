@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import msgspec
@@ -25,6 +26,7 @@ import msgspec
 from kecs import __version__
 from kecs.kube import sockets
 from kecs.kube.access import Access
+from kecs.kube.advice import explained
 from kecs.kube.errors import ApiError, Unreachable, refusal
 from kecs.kube.failures import unreachable
 
@@ -46,6 +48,10 @@ _REPEATABLE = frozenset({"GET", "PATCH", "DELETE"})
 """Sent once more when a kept connection turned out to be dead. The PATCH is a server-side apply: doing it
 twice is doing it once."""
 
+T = TypeVar("T")
+Renewed = Callable[[dict[str, str], int], Awaitable[bool]]
+"""Gets other credentials than those of refused headers and of a generation; tells whether there are any."""
+
 
 @dataclass(eq=False, slots=True)
 class _Pool:
@@ -65,6 +71,9 @@ class Http:
         self._pools: list[_Pool] = []
         """The newest last; older ones are those whose answers are still being read."""
         self._making = asyncio.Lock()
+        # A thread of its own, and one: a plugin may take a minute, and while it does, those who wait for it
+        # must not take the threads of others.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="credentials")
         self._stale = False
         """Kept connections may be dead: the next request makes new ones."""
         self._roused = 0
@@ -77,6 +86,7 @@ class Http:
     async def aclose(self) -> None:
         """Close every connection; what is under way fails with `Unreachable`."""
         self.closed = True
+        self._thread.shutdown(wait=False)
         pools, self._pools = self._pools, []
         for pool in pools:
             await pool.client.aclose()
@@ -132,7 +142,7 @@ class Http:
         """
         content = None if body is None else msgspec.json.encode(body)
         asked = _Asked(method, path, dict(params or {}), content, content_type, silence)
-        retry = _Retry(self.access, repeatable=method in _REPEATABLE)
+        retry = _Retry(self._renewed, repeatable=method in _REPEATABLE)
         while True:
             async with self._pool() as pool:
                 credentials = await self._credentials()
@@ -149,8 +159,8 @@ class Http:
                     refused = refusal(answer.status_code, await self.read(answer), answer.headers)
                 finally:
                     await answer.aclose()
-            if not await retry.after_refusal(refused, credentials):
-                raise refused
+            if not await retry.after_refusal(refused, credentials, pool.generation):
+                raise explained(refused, self.access)
 
     async def chunks(
         self, answer: httpx2.Response, *, resumable: bool = False
@@ -209,15 +219,27 @@ class Http:
         return await pool.client.send(request, stream=True)
 
     async def _credentials(self) -> dict[str, str]:
-        if self.access.may_block():
-            return await asyncio.to_thread(self.access.headers)
-        return self.access.headers()
+        now = self.access.headers_at_once()
+        return now if now is not None else await self._on_thread(self.access.headers)
+
+    async def _renewed(self, refused: dict[str, str], generation: int) -> bool:
+        """Tell whether there are other credentials to try than those that were refused."""
+        return await self._on_thread(lambda: self.access.renew(refused, generation))
+
+    async def _on_thread(self, call: Callable[[], T]) -> T:
+        """Do what may wait for the access's lock, or for what its holder waits for."""
+        if self.closed:
+            raise self._closed()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def _closed(self) -> Unreachable:
+        return Unreachable(f"the connections to {self.access.server} were closed")
 
     @asynccontextmanager
     async def _pool(self) -> AsyncGenerator[_Pool, None]:
         """Lend the connections; new ones when what TLS presents has changed."""
         if self.closed:
-            raise Unreachable(f"the connections to {self.access.server} were closed")
+            raise self._closed()
         async with self._making:
             if not self._pools or self._stale or self._pools[-1].generation != self.access.generation:
                 self._stale = False
@@ -231,9 +253,9 @@ class Http:
             await self._close_if_retired(pool)
 
     async def _renew_pool(self) -> None:
-        tls = await asyncio.to_thread(self.access.ssl_context)
+        tls, generation = await self._on_thread(self.access.presented)
         old = self._pools[-1] if self._pools else None
-        self._pools.append(_Pool(_client(self.access, tls), self.access.generation))
+        self._pools.append(_Pool(_client(self.access, tls), generation))
         if old is not None:
             old.retired = True
             await self._close_if_retired(old)
@@ -263,8 +285,8 @@ class _Retry:
     all when the server puts it off.
     """
 
-    def __init__(self, access: Access, *, repeatable: bool) -> None:
-        self._access = access
+    def __init__(self, renewed: Renewed, *, repeatable: bool) -> None:
+        self._renewed = renewed
         self._may_repeat = repeatable
         self._may_renew = True
         self._left = ATTEMPTS - 1
@@ -275,11 +297,14 @@ class _Retry:
         again, self._may_repeat = self._may_repeat and died, False
         return again
 
-    async def after_refusal(self, error: ApiError, credentials: dict[str, str]) -> bool:
-        """Tell whether to send again after `error`, and wait as long as the server asked for."""
+    async def after_refusal(self, error: ApiError, credentials: dict[str, str], generation: int) -> bool:
+        """Tell whether to send again after `error`, and wait as long as the server asked for.
+
+        `credentials` were sent, on a connection of the access's `generation`.
+        """
         if error.status == HTTPStatus.UNAUTHORIZED and self._may_renew:
             self._may_renew = False
-            return await asyncio.to_thread(self._access.renew, credentials)
+            return await self._renewed(credentials, generation)
         if error.retry_after is None or error.status not in _PUT_OFF or not self._left:
             return False
         self._left -= 1

@@ -4,8 +4,8 @@ Synchronous, for a worker thread of the agent; what it returns goes to the relay
 then on. It must not import an HTTP client or asyncio, and reads no frame.
 
 Plain SPDY first: no masking and no message framing, and every API server serves it.
-Where something between does not pass the upgrade on, the same bytes go over a WebSocket (KEP-4006,
-Kubernetes 1.31).
+Where something between does not pass the upgrade on, or never answers it, the same bytes go over a WebSocket
+(KEP-4006, Kubernetes 1.31).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import h11
 from kecs import __version__
 from kecs.kube import dial
 from kecs.kube.access import Access
+from kecs.kube.advice import explained
 from kecs.kube.errors import ApiError, PodGone, Unreachable, is_status, refusal
 from kecs.kube.failures import unreachable
 from kecs.kube.tls import TlsSocket
@@ -30,6 +31,9 @@ Framing = Literal["spdy", "websocket"]
 
 PORT_FORWARD = "portforward.k8s.io"
 """The protocol within the streams (apimachinery, pkg/util/portforward/constants.go)."""
+FIRST_SHARE = 0.5
+"""Part of the time that is left within which the first way must be answered, so that some is left for the
+other: an API server answers in milliseconds, or as soon as it has reached the node."""
 _MAX_REFUSAL = 64 * 1024
 _NOT_UPGRADED = frozenset({400, 405, 426})
 """What an API server or a kubelet answers when something between took the Upgrade header away."""
@@ -82,15 +86,21 @@ def open_portforward(
     Raises `PodGone` when the pod does not exist, `ApiError` for other refusals, `Unreachable`.
     """
     deadline = dial.Deadline(timeout)
+    ways = _order(access.server, over)
     try:
-        for framing in _order(access.server, over):
+        for framing in ways:
+            share = 1.0 if framing == ways[-1] else FIRST_SHARE
             try:
-                upgraded = _with_fresh_credentials(access, namespace, pod, framing, deadline)
+                upgraded = _with_fresh_credentials(access, namespace, pod, framing, deadline, share)
             except _NotUpgraded as error:
                 failure = error.final
                 continue
             _worked[access.server] = framing
             return upgraded
+    except ApiError as error:
+        if error.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        raise explained(error, access) from error
     except (OSError, h11.RemoteProtocolError) as error:
         raise unreachable(access.server, error) from error
     raise failure
@@ -105,15 +115,15 @@ def _order(server: str, over: str) -> tuple[Framing, ...]:
 
 
 def _with_fresh_credentials(
-    access: Access, namespace: str, pod: str, framing: Framing, deadline: dial.Deadline
+    access: Access, namespace: str, pod: str, framing: Framing, deadline: dial.Deadline, share: float
 ) -> Upgraded:
-    credentials = access.headers()
+    credentials, generation = access.headers(), access.generation
     try:
-        return _open(access, credentials, namespace, pod, framing, deadline)
+        return _open(access, credentials, namespace, pod, framing, deadline, share)
     except ApiError as error:
-        if error.status != HTTPStatus.UNAUTHORIZED or not access.renew(credentials):
+        if error.status != HTTPStatus.UNAUTHORIZED or not access.renew(credentials, generation):
             raise
-    return _open(access, access.headers(), namespace, pod, framing, deadline)
+    return _open(access, access.headers(), namespace, pod, framing, deadline, share)
 
 
 def _open(
@@ -123,7 +133,9 @@ def _open(
     pod: str,
     framing: Framing,
     deadline: dial.Deadline,
+    share: float,
 ) -> Upgraded:
+    """Ask for the upgrade in one way, whose answer must come within `share` of the time that is left."""
     offer = _spdy() if framing == "spdy" else _websocket()
     path = f"/api/v1/namespaces/{quote(namespace, safe='')}/pods/{quote(pod, safe='')}/portforward"
     host = f"[{access.host}]" if ":" in access.host else access.host
@@ -142,8 +154,9 @@ def _open(
         http = h11.Connection(h11.CLIENT)
         dial.send(sock, (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""), deadline)
         try:
-            _await_upgrade(sock, http, offer, deadline)
-        except ConnectionError as error:  # proxies that do not know an upgrade may just hang up
+            _await_upgrade(sock, http, offer, deadline.part(share))
+        except (ConnectionError, TimeoutError) as error:
+            # Proxies that do not know an upgrade may just hang up, or swallow it and wait for more.
             raise _NotUpgraded(unreachable(access.server, error)) from error
         rest = http.trailing_data[0]
         sock.setblocking(False)

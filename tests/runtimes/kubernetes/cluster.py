@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -32,6 +33,10 @@ class Cluster:
         """By kind: what a watch is to tell its troubles to."""
         self.output: dict[tuple[str, str], list[bytes]] = {}
         """What containers wrote, by (pod, container)."""
+        self.watched: Counter[str] = Counter()
+        """How often each kind was asked to be watched."""
+        self.roused = 0
+        """How often all watches were to be resumed."""
         self.closed_logs: set[tuple[str, str]] = set()
         self.log_reads: list[tuple[str, str, bool]] = []
         self._version = version
@@ -82,6 +87,12 @@ class Cluster:
         for watched, labels, queue in self._watchers:
             if watched == kind:
                 queue.put_nowait(Synced(self._matching(kind, None, labels)))
+
+    def send(self, kind: str, event: Any) -> None:
+        """Let watches of this kind say something."""
+        for watched, _, queue in self._watchers:
+            if watched == kind:
+                queue.put_nowait(event)
 
     def forget(self, kind: str, name: str) -> None:
         """Let the object be gone without a word on the watches."""
@@ -151,12 +162,16 @@ class Cluster:
         entry = (kind, labels, queue)
         self.reports[kind] = report
         self._watchers.append(entry)
+        self.watched[kind] += 1
         try:
             yield Synced(self._matching(kind, namespace, labels))
             while True:
                 yield await queue.get()
         finally:
             self._watchers.remove(entry)
+
+    def rouse(self) -> None:
+        self.roused += 1
 
     async def close(self) -> None:
         pass

@@ -15,7 +15,9 @@ from tests.runtimes.kubernetes.cluster import Cluster
 
 from kecs import aio
 from kecs.errors import KecsError
+from kecs.forward.backoff import Backoff
 from kecs.kube.errors import ApiError, Unreachable
+from kecs.kube.watch import Changed
 from kecs.runtimes.base import (
     ContainerSpec,
     ExposedPort,
@@ -26,7 +28,7 @@ from kecs.runtimes.base import (
     TaskObserved,
     TaskSpec,
 )
-from kecs.runtimes.kubernetes import manifests, reasons, tracked
+from kecs.runtimes.kubernetes import following, manifests, reasons, tracked
 from kecs.runtimes.kubernetes.manifests import Owner
 from kecs.runtimes.kubernetes.namespaces import GRACE, destroy
 from kecs.runtimes.kubernetes.runtime import KubernetesRuntime
@@ -240,6 +242,46 @@ async def test_what_a_relist_does_not_have_is_gone(world: World) -> None:
     world.cluster.forget("Pod", POD)
     world.cluster.relist("Pod")
     await world.until(lambda seen: seen.ended)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop go on until it is so."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@scenario
+async def test_a_pod_that_is_not_understood_is_told_as_trouble_until_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AGAIN", Backoff(first=0.01, cap=0.01))
+    await running(world)
+    good = world.cluster.pod(POD)
+    world.cluster.put({**good, "status": "as nobody expects it"})
+    await until(lambda: world.cluster.watched["Pod"] > 3)  # the list does not help either
+    assert world.runtime.trouble is not None
+    assert "what the cluster says of its pods is not understood" in world.runtime.trouble[1]
+    world.cluster.put(good)
+    await until(lambda: world.runtime.trouble is None)
+    world.cluster.leave(POD)
+    await world.until(lambda seen: seen.leaving)
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Node", "Service"])
+def test_every_watch_begins_anew_after_what_is_not_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    async def scene(world: World) -> None:
+        await world.open()
+        await until(lambda: world.cluster.watched[kind] == 1)
+        world.cluster.send(kind, Changed({"kind": kind}))
+        await until(lambda: world.cluster.watched[kind] == 2)
+        world.cluster.send(kind, Changed({"kind": kind}))
+        await until(lambda: world.cluster.watched[kind] == 3)
+
+    monkeypatch.setattr(following, "AGAIN", Backoff(first=0.01, cap=0.01))
+    scenario(scene)(tmp_path)
 
 
 @scenario
@@ -471,6 +513,23 @@ async def test_what_may_pass_is_raised_and_the_next_try_works(world: World) -> N
     world.cluster.refusals.append(ApiError(503, "ServiceUnavailable", "later"))
     with pytest.raises(ApiError):
         await world.runtime.run(SPEC)
+    await world.runtime.run(SPEC)
+    assert ("Pod", SPACE, POD) in world.cluster.objects
+
+
+@scenario
+async def test_a_task_waits_for_credentials_that_are_accepted_and_the_watches_say_why(world: World) -> None:
+    await world.open()
+    world.cluster.refusals.append(ApiError(401, "Unauthorized", "Unauthorized"))
+    with pytest.raises(ApiError):
+        await world.runtime.run(SPEC)
+    assert world.cluster.roused == 1, "the watches look whether they are refused, too"
+    await asyncio.sleep(0.01)
+    world.cluster.reports["Pod"](ApiError(401, "Unauthorized", "Unauthorized"))
+    world.cluster.refusals.append(ApiError(401, "Unauthorized", "Unauthorized"))
+    with pytest.raises(ApiError):
+        await world.runtime.run(SPEC)
+    assert world.cluster.roused == 1, "they have said so already"
     await world.runtime.run(SPEC)
     assert ("Pod", SPACE, POD) in world.cluster.objects
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError
-from kecs.kube.watch import Changed, Deleted, Report, Synced
+from kecs.kube.watch import Changed, Deleted, Event, Report, Synced
 from kecs.runtimes.base import Exposure, NodePortTakenError
 from kecs.runtimes.kubernetes import manifests
+from kecs.runtimes.kubernetes.following import follow
 from kecs.runtimes.kubernetes.manifests import Owner
 from kecs.runtimes.kubernetes.namespaces import Namespaces
 
@@ -82,18 +83,20 @@ class Exposures:
 
     async def watch(self, report: Report) -> None:
         """Follow the Services for ever; cancelled by the owner. `report` hears why that cannot go on."""
-        watch = self._client.watch("Service", manifests.selector(self._owner), report=report)
-        async with aclosing(watch) as events:
-            async for event in events:
-                if isinstance(event, Synced):
-                    self._compare({_key(each): each for each in event.objects})
-                elif isinstance(event, Changed):
-                    key = _key(event.object)
-                    applied = self._applied.get(key)
-                    if applied is not None and not self._is_so(event.object, applied):
-                        self._note(key)
-                elif isinstance(event, Deleted) and (key := _key(event.object)) in self._applied:
-                    self._note(key)
+        labels = manifests.selector(self._owner)
+        watch = partial(self._client.watch, "Service", labels, report=report)
+        await follow(watch, self._take, "Services", report)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Synced):
+            self._compare({_key(each): each for each in event.objects})
+        elif isinstance(event, Changed):
+            key = _key(event.object)
+            applied = self._applied.get(key)
+            if applied is not None and not self._is_so(event.object, applied):
+                self._note(key)
+        elif isinstance(event, Deleted) and (key := _key(event.object)) in self._applied:
+            self._note(key)
 
     def close(self) -> None:
         """End `drift`."""

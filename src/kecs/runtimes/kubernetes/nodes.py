@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from kecs.kube.client import KubeClient
-from kecs.kube.watch import Changed, Deleted, Report, Synced
+from kecs.kube.watch import Changed, Deleted, Event, Report, Synced
 from kecs.runtimes.base import NodeObserved
+from kecs.runtimes.kubernetes.following import follow
 
 _KINDS = ("ExternalIP", "InternalIP")
 """Types of addresses that can be dialled, best first (Kubernetes API, NodeAddress)."""
@@ -51,21 +52,22 @@ class Nodes:
 
     async def watch(self, report: Report) -> None:
         """Follow the nodes for ever; cancelled by the owner. `report` hears why that cannot go on."""
-        async with aclosing(self._client.watch("Node", {}, report=report)) as events:
-            async for event in events:
-                if isinstance(event, Synced):
-                    self._nodes = {node.name: node for node in map(observe, event.objects)}
-                    self._cordoned = {_name(each) for each in event.objects if _is_cordoned(each)}
-                    self._known = True
-                elif isinstance(event, Changed):
-                    node = observe(event.object)
-                    self._nodes[node.name] = node
-                    self._cordoned.discard(node.name)
-                    self._cordoned |= {node.name} if _is_cordoned(event.object) else set()
-                elif isinstance(event, Deleted):
-                    self._nodes.pop(_name(event.object), None)
-                    self._cordoned.discard(_name(event.object))
-                self._news.set()
+        await follow(partial(self._client.watch, "Node", {}, report=report), self._take, "nodes", report)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Synced):
+            self._nodes = {node.name: node for node in map(observe, event.objects)}
+            self._cordoned = {_name(each) for each in event.objects if _is_cordoned(each)}
+            self._known = True
+        elif isinstance(event, Changed):
+            node = observe(event.object)
+            self._nodes[node.name] = node
+            self._cordoned.discard(node.name)
+            self._cordoned |= {node.name} if _is_cordoned(event.object) else set()
+        elif isinstance(event, Deleted):
+            self._nodes.pop(_name(event.object), None)
+            self._cordoned.discard(_name(event.object))
+        self._news.set()
 
     def close(self) -> None:
         """End `observed`."""

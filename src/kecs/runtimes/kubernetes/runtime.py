@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from kecs import aio
 from kecs.errors import ExitCode, KecsError
 from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, Unreachable
-from kecs.kube.watch import Changed, Deleted, Synced
+from kecs.kube.watch import Changed, Deleted, Event, Synced
 from kecs.runtimes.base import Exposure, NodeObserved, TaskObserved, TaskSpec
 from kecs.runtimes.kubernetes import manifests, pods
 from kecs.runtimes.kubernetes.exposures import Exposures
+from kecs.runtimes.kubernetes.following import follow
 from kecs.runtimes.kubernetes.manifests import Owner
 from kecs.runtimes.kubernetes.namespaces import ForeignNamespaceError, Namespaces
 from kecs.runtimes.kubernetes.nodes import Nodes
@@ -104,6 +106,10 @@ class KubernetesRuntime:
             tracked.fail(f"ResourceInitializationError: {error}")
         except ApiError as error:
             self._namespaces.check(task.namespace or "", error)
+            if error.status == HTTPStatus.UNAUTHORIZED and self.trouble is None:
+                # An open watch outlives the credentials it was opened with, for minutes. Asking again now, it
+                # says in `trouble` what is wrong, and later that it is over.
+                self._client.rouse()
             if not _is_final(error):
                 raise
             await _drop_secret(tracked)
@@ -206,20 +212,21 @@ class KubernetesRuntime:
         return await self._client.apply(manifests.pod(task, self._owner, sleep_action=self._sleep_action))
 
     async def _watch_pods(self) -> None:
-        watch = self._client.watch(
-            "Pod", manifests.selector(self._owner), report=partial(self._report, "Pod")
-        )
-        async with aclosing(watch) as events:
-            async for event in events:
-                if isinstance(event, Synced):
-                    self._synced(event.objects)
-                elif isinstance(event, Changed):
-                    self._seen(event.object)
-                elif isinstance(event, Deleted):
-                    self._seen(event.object)
-                    tracked = self._pods.get(pods.task_id(event.object))
-                    if tracked is not None and tracked.place == _place(event.object):
-                        tracked.gone()
+        labels = manifests.selector(self._owner)
+        report = partial(self._report, "Pod")
+        watch = partial(self._client.watch, "Pod", labels, report=report)
+        await follow(watch, self._take, "pods", report)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Synced):
+            self._synced(event.objects)
+        elif isinstance(event, Changed):
+            self._seen(event.object)
+        elif isinstance(event, Deleted):
+            self._seen(event.object)
+            tracked = self._pods.get(pods.task_id(event.object))
+            if tracked is not None and tracked.place == _place(event.object):
+                tracked.gone()
 
     def _report(self, kind: str, error: ApiError | Unreachable | None) -> None:
         """Note that the watch of a kind cannot go on, or goes on."""
@@ -292,7 +299,8 @@ def _waits(tracked: TrackedPod, container: str) -> bool:
 def _is_final(error: ApiError) -> bool:
     """Tell whether asking again would be refused again: what is wrong is the pod, or a right that lacks.
 
-    404 (the namespace went meanwhile), 409, 429 and everything of the server's own are tried again.
+    404 (the namespace went meanwhile), 409, 429 and everything of the server's own are tried again; and 401,
+    since a new login is taken up when there is one.
     """
     terminating = "NamespaceTerminating" in (cause.reason for cause in error.causes)
-    return error.status in (400, 401, 403, 422) and not terminating
+    return error.status in (400, 403, 422) and not terminating
