@@ -20,6 +20,7 @@ from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, Unreachable
 from kecs.runtimes.base import TaskObserved
 from kecs.runtimes.kubernetes import pods, reasons
+from kecs.runtimes.kubernetes.log_stream import Life
 from kecs.runtimes.kubernetes.nodes import Nodes
 from kecs.runtimes.kubernetes.pod_logs import PodLogs
 
@@ -57,12 +58,14 @@ class TrackedPod:
         self.over = False
         """Nothing of the task exists any more, and that was said."""
         self.changed = asyncio.Event()
-        """Set (and replaced) at each observation."""
+        """Set (and replaced) at each observation, and when the pod goes or is told to."""
         self._tools = tools
         self._pod: dict[str, Any] | None = None
         self._on_watch = True
         """The watch has told of it; until then a list may be older than the pod."""
         self._stopping = False
+        self._is_gone = False
+        """The pod is not in the cluster any more."""
         self._looks: list[asyncio.TimerHandle] = []
         self._late: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -73,6 +76,14 @@ class TrackedPod:
         if self._pod is None:
             return None
         return self._pod["metadata"]["namespace"], self._pod["metadata"]["name"]
+
+    def life(self, container: str) -> Life:
+        """Say what is known of a container by now, to those who read its log (`log_stream.Writer`)."""
+        if self.over or self._is_gone:
+            return Life.IS_GONE
+        seen = self.last.containers if self.last is not None else []
+        stopped = any(one.name == container and one.status == "STOPPED" for one in seen)
+        return Life.HAS_ENDED if stopped else Life.GOES_ON
 
     def created(self, pod: dict[str, Any]) -> None:
         """Take the pod as the API server answered when it was created; the watch may have been faster."""
@@ -107,6 +118,8 @@ class TrackedPod:
 
     def gone(self) -> None:
         """Take that the pod is not there any more."""
+        self._is_gone = True
+        self._stir()
         if not self.over and self._ending is None:
             self._end(self._vanish(self._gone(stopping=self._stopping)))
 
@@ -140,6 +153,7 @@ class TrackedPod:
     def lost(self, why: str | None = None) -> None:
         """Say that the cluster does not know the task."""
         self.over = True
+        self._tools.logs.settle(self.task_id)
         last = self._gone(stopping=False)
         self._publish(msgspec.structs.replace(last, lost=True, failure=why))
 
@@ -161,10 +175,10 @@ class TrackedPod:
         return pods.gone(self.task_id, self.last, stopping=stopping, why=why)
 
     def _capture(self, observed: TaskObserved) -> None:
-        """Have the logs of all containers that run or ran kept."""
-        assert self.place is not None
+        """Have the logs of all containers that run or ran kept; what waits to try again does so at once."""
         names = [one.name for one in observed.containers if one.started_at is not None]
-        self._tools.logs.capture(self.task_id, *self.place, names)
+        self._tools.logs.capture(self, names)
+        self._stir()
 
     def _end(self, how: Any) -> None:
         self._forget_timers()
@@ -245,8 +259,11 @@ class TrackedPod:
             self._late.cancel()
             self._late = None
 
-    def _publish(self, observed: TaskObserved) -> None:
-        self.last = observed
+    def _stir(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def _publish(self, observed: TaskObserved) -> None:
+        self.last = observed
+        self._stir()
         self._tools.publish(observed)
