@@ -26,12 +26,16 @@ class Cluster:
         """What was asked to be deleted, with the grace period that was given."""
         self.refusals: list[ApiError] = []
         """Raised by the next calls of `apply`, the first first."""
+        self.deletion_failures: list[ApiError | Unreachable] = []
+        """Raised by the next calls of `delete`, the first first."""
         self.output: dict[tuple[str, str], list[bytes]] = {}
         """What containers wrote, by (pod, container)."""
         self.closed_logs: set[tuple[str, str]] = set()
         self.log_reads: list[tuple[str, str, bool]] = []
         self.log_failures: list[ApiError | Unreachable] = []
         """Raised by the next calls of `logs`, the first first."""
+        self.short_reads = 0
+        """So many of the next reads end in good order after the first thing that was written."""
         self.closed = False
         self._version = version
         self._uids = itertools.count(1)
@@ -122,6 +126,8 @@ class Cluster:
     async def delete(
         self, kind: str, namespace: str | None, name: str, *, grace: int | None = None, uid: str | None = None
     ) -> bool:
+        if self.deletion_failures:
+            raise self.deletion_failures.pop(0)
         key = (kind, namespace, name)
         item = self.objects.get(key)
         if item is None or (uid is not None and item["metadata"]["uid"] != uid):
@@ -147,9 +153,10 @@ class Cluster:
         if self.log_failures:
             raise self.log_failures.pop(0)
         told, breaks = 0, self._breaks
+        short, self.short_reads = self.short_reads > 0, max(0, self.short_reads - 1)
         while True:
             wrote = self._wrote
-            text = b"".join(self.output.get((pod, container), []))
+            text = b"".join(self.output.get((pod, container), [])[: 1 if short else None])
             if timestamps:
                 text = _stamped(text, since)
             if told < len(text):
@@ -159,7 +166,7 @@ class Cluster:
                 if (failure := self._breaks[-1]) is not None:
                     raise failure
                 return
-            if not follow or (pod, container) in self.closed_logs:
+            if short or not follow or (pod, container) in self.closed_logs:
                 return
             await wrote.wait()
 
