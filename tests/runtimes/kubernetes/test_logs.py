@@ -127,6 +127,26 @@ async def test_what_was_got_is_the_log_when_the_rest_does_not_come_in_time(
 
 
 @scenario
+async def test_while_a_pod_cannot_be_deleted_its_log_is_tried_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracked, "LOGS_WITHIN", 0.05)
+    monkeypatch.setattr(tracked, "RETRY_AFTER", 0.05)
+    await running(world)
+    world.cluster.write(POD, "app", b"one\n")
+    await world.runtime.stop(TASK)
+    await until(lambda: (world.folder / TASK).exists())
+    world.cluster.log_failures = [AWAY] * 5
+    world.cluster.deletion_failures = [AWAY] * 3
+    world.cluster.break_logs(AWAY)
+    world.cluster.write(POD, "app", b"two\n", end=True)
+    world.cluster.update(POD, **ended(0))
+    await world.until(lambda seen: seen.ended)
+    assert not world.cluster.deletion_failures
+    assert kept(world) == b"one\ntwo\n"
+
+
+@scenario
 async def test_a_refusal_is_believed_after_some_and_the_next_event_has_it_tried_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,17 +54,22 @@ class PodLogs:
                 )
 
     async def captured(self, task_id: str, within: float) -> None:
-        """Wait until the captures of a task have ended, at most `within` seconds; what is there is kept."""
+        """Wait until the captures of a task have ended, at most `within` seconds.
+
+        `capture` goes on with what is not whole then; `settle` keeps it as it is.
+        """
         mine = {key: task for key, task in self._captures.items() if key[0] == task_id}
         if mine:
             _, late = await asyncio.wait(mine.values(), timeout=within)
             await aio.cancel(*late)
         for key in mine:
             self._captures.pop(key, None)
-        self.settle(task_id)
 
     def settle(self, task_id: str) -> None:
-        """Take that nothing more can be had of a task: what an earlier process left is its log, too."""
+        """Take that nothing more can be had of a task: what is there is its log.
+
+        That may be what an earlier process left.
+        """
         for log in unsettled(self._folder / task_id):
             log.settle()
 

@@ -186,9 +186,12 @@ class TrackedPod:
 
     async def _conclude(self, final: TaskObserved) -> None:
         """Keep the logs of a pod of which nothing runs any more, delete it, and say so."""
-        self._capture(final)
-        await self._tools.logs.captured(self.task_id, LOGS_WITHIN)
-        await self._delete(grace=None)
+        while True:
+            self._capture(final)
+            await self._tools.logs.captured(self.task_id, LOGS_WITHIN)
+            if await self._try_to_delete(grace=None):
+                break
+            await asyncio.sleep(RETRY_AFTER)  # then there is time for what is not whole of its logs, too
         self._finish(final)
 
     async def _vanish(self, final: TaskObserved) -> None:
@@ -205,24 +208,30 @@ class TrackedPod:
 
     def _finish(self, final: TaskObserved) -> None:
         self.over = True
+        self._tools.logs.settle(self.task_id)
         self._publish(final)
 
     async def _delete(self, *, grace: int | None) -> None:
         """Delete the pod and what belongs to it, however long that takes."""
+        while True:
+            if await self._try_to_delete(grace=grace):
+                return
+            await asyncio.sleep(RETRY_AFTER)
+
+    async def _try_to_delete(self, *, grace: int | None) -> bool:
+        """Delete the pod and what belongs to it; False when that cannot be done now."""
         if self._pod is None:
-            return
+            return True
         metadata = self._pod["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        while True:
-            try:
-                await self._tools.client.delete("Pod", namespace, name, grace=grace, uid=metadata["uid"])
-                if pods.has_secret(self._pod):
-                    await self._tools.client.delete("Secret", namespace, name)
-            except (ApiError, Unreachable) as error:
-                _log.warning("pod %s/%s could not be deleted: %s", namespace, name, error)
-                await asyncio.sleep(RETRY_AFTER)
-            else:
-                return
+        try:
+            await self._tools.client.delete("Pod", namespace, name, grace=grace, uid=metadata["uid"])
+            if pods.has_secret(self._pod):
+                await self._tools.client.delete("Secret", namespace, name)
+        except (ApiError, Unreachable) as error:
+            _log.warning("pod %s/%s could not be deleted: %s", namespace, name, error)
+            return False
+        return True
 
     def _expect_the_end(self, pod: dict[str, Any]) -> None:
         if self._late is None:
