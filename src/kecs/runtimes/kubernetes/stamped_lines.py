@@ -131,7 +131,7 @@ class StampedLines:
         if not stamps:
             return
         top = max(stamps) if _are_alike(stamps) else max(stamps, key=_instant_of)
-        if self._latest is None or _instant_of(top) > _instant_of(self._latest):
+        if self._latest is None or _is_later(top, self._latest):
             self._latest, self._lines = top, len(stamps) - stamps.index(top)
         else:
             self._lines += len(stamps)
@@ -143,7 +143,6 @@ class StampedLines:
         no longer `_behind`, else the beginning of a line.
         """
         assert self._latest is not None
-        latest = _instant_of(self._latest)
         at = 0
         while at < len(data):
             if self._passing:
@@ -161,10 +160,9 @@ class StampedLines:
                     return b"", data[at:]
                 at = end  # the end of an older line: the kubelet gives a time at the beginning of one only
                 continue
-            instant = _instant_of(stamp[1])
-            if instant > latest:  # what was told is there no more: its file was rotated away
+            if _is_later(stamp[1], self._latest):  # what was told is there no more: its file was rotated away
                 return self._go_on_after_a_gap(), data[at:]
-            if instant == latest or self._told_before < self._lines:
+            if self._told_before < self._lines or not _is_later(self._latest, stamp[1]):
                 self._told_before -= 1
             at = stamp.end()
             if not self._told_before and self._inside is not None:
@@ -183,10 +181,19 @@ class StampedLines:
 
 
 def _are_alike(stamps: list[bytes]) -> bool:
-    """Tell whether these times are in order when their bytes are: one length, one time zone."""
+    """Tell whether these times are in order when their bytes are: one length, one time zone.
+
+    A node's zone changes at most once among them, so that the first and the last tell of all.
+    """
     first, last = stamps[0], stamps[-1]
     same_zone = first[-1:] == last[-1:] == b"Z" or first[-6:] == last[-6:]
     return same_zone and len(set(map(len, stamps))) == 1
+
+
+def _is_later(one: bytes, other: bytes) -> bool:
+    if _are_alike([one, other]):
+        return one > other
+    return _instant_of(one) > _instant_of(other)
 
 
 def _instant_of(stamp: bytes) -> tuple[int, int]:
