@@ -136,11 +136,14 @@ async def test_while_a_pod_cannot_be_deleted_its_log_is_tried_for(
     world.cluster.write(POD, "app", b"one\n")
     await world.runtime.stop(TASK)
     await until(lambda: (world.folder / TASK).exists())
-    world.cluster.log_failures = [AWAY] * 5
+    world.cluster.log_failures = [AWAY] * 1000
     world.cluster.deletion_failures = [AWAY] * 3
     world.cluster.break_logs(AWAY)
+    await until(lambda: len(world.cluster.log_failures) < 1000)
     world.cluster.write(POD, "app", b"two\n", end=True)
     world.cluster.update(POD, **ended(0))
+    await until(lambda: len(world.cluster.deletion_failures) == 1)
+    world.cluster.log_failures.clear()
     await world.until(lambda seen: seen.ended)
     assert not world.cluster.deletion_failures
     assert kept(world) == b"one\ntwo\n"
