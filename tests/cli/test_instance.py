@@ -182,6 +182,33 @@ def test_logs_of_tasks_name_task_and_container(kecs, home):
     assert asked.split()[1] == "/_kecs/logs?cluster=prod&name=web&container=web"
 
 
+ERROR = {"message": "the log of web cannot be read: 403", "hint": "see status", "exitCode": 5}
+
+
+def log_line(task, text="", error=None):
+    return {"taskId": task * 32, "container": "web", "text": text, "error": error}
+
+
+def test_a_log_that_cannot_be_read_is_said_while_others_are_read(kecs, home):
+    home.instance()
+    lines = [log_line("0", "one"), log_line("0", error=ERROR), log_line("1", "two")]
+    home.daemons_do(controlplane={"logs": lines})
+    ran = kecs("logs", "-f", "prod/web")
+    assert (ran.code, ran.out) == (0, "00000000 web | one\n11111111 web | two\n")
+    assert "warning: 00000000 web: the log of web cannot be read: 403\n" in ran.err
+
+
+def test_logs_of_which_none_can_be_read_are_an_error(kecs, home):
+    home.instance()
+    home.daemons_do(controlplane={"logs": [log_line("0", "one"), log_line("0", error=ERROR)]})
+    ran = kecs("logs", "-f", "prod/web")
+    assert (ran.code, ran.out) == (5, "00000000 web | one\n")
+    assert ran.err.endswith(
+        "warning: 00000000 web: the log of web cannot be read: 403\n"
+        "error: no log of these containers could be read to its end\n\nhint: see status\n"
+    )
+
+
 def test_logs_of_a_daemon_are_read_without_it(kecs, home):
     home.instance(desired="stopped")
     home.paths.controlplane_log.write_text("new\n")

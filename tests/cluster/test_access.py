@@ -23,6 +23,8 @@ from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, PodGone, Unreachable
 from kecs.kube.upgrade import open_portforward
 from kecs.kube.watch import Changed, Synced
+from kecs.runtimes.kubernetes.log_stream import Life, follow
+from kecs.runtimes.kubernetes.stamped_lines import StampedLines
 from kecs.wire import portforward, websocket
 
 NOTICED = 40.0
@@ -232,6 +234,51 @@ def test_what_a_container_writes_comes_while_it_runs(cluster, kubectl, namespace
 
     lines = call(Access.load(cluster.kubeconfig), read).decode().splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == ["one", "two"]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_log_is_followed_over_restarts_of_the_kubelet_and_the_api_server(own, kubectl, namespace):
+    """What a container writes meanwhile, half a line and lines of more than one entry too, comes once."""
+    script = (
+        "for n in $(seq 300); do printf half; sleep 0.1; printf ' %s\\n%020000d\\n' $n $n >&2; echo $n; done"
+    )
+    kubectl.apply(pods.shell("talk", script, namespace, nodeName=own.nodes[0].name))
+    phase = "--for=jsonpath={.status.phase}"
+    kubectl("wait", f"{phase}=Running", "pod/talk", "--namespace", namespace, "--timeout=50s")
+    writer = Talking(namespace)
+
+    async def scene(client):
+        told, lines = [], 0
+        breaks = {20: own.nodes[0].kubelet.restart, 320: own.controlplane.apiserver.restart}
+        async with asyncio.timeout(90), aclosing(follow(client, writer, "shell", StampedLines())) as parts:
+            async for part in parts:
+                told.append(part)
+                lines += part.count(b"\n")
+                for due in [least for least in breaks if lines > least]:
+                    await asyncio.to_thread(breaks.pop(due))
+                if lines == 900:
+                    writer.now = Life.HAS_ENDED
+        assert not breaks
+        return b"".join(told)
+
+    told = call(Access.load(own.kubeconfig), scene)
+    own.wait_ready()
+    kubectl("wait", f"{phase}=Succeeded", "pod/talk", "--namespace", namespace, "--timeout=50s")
+    assert told == kubectl("logs", "talk", "--namespace", namespace).encode()
+
+
+class Talking:
+    """The pod `talk`, of which the test says what is known (`log_stream.Writer`)."""
+
+    task_id = "talk"
+
+    def __init__(self, namespace):
+        self.place = (namespace, "talk")
+        self.changed = asyncio.Event()
+        self.now = Life.GOES_ON
+
+    def life(self, _container):
+        return self.now
 
 
 class Following:

@@ -1,4 +1,4 @@
-"""Which tasks of a service `kecs logs` reads."""
+"""Which tasks of a service `kecs logs` reads, and what it says of those that cannot be read."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ import pytest
 from tests.controlplane.world import REGION, service, state_of, task
 
 from kecs.controlplane.task_logs import TaskLogs
+from kecs.errors import ExitCode, KecsError
 
 
 class Written:
@@ -52,3 +53,64 @@ def test_one_that_was_told_to_stop_is_of_no_interest_to_those_who_look_at_its_su
 def test_without_a_living_task_the_last_one_is_read():
     told = of_web(4, "STOPPED", stopped_at=6.0, code="UserInitiated")
     assert read(OLDER, CRASHED, told) == ["4"]
+
+
+class Unwell:
+    """A runtime that reads the log of each task until something is wrong with it."""
+
+    def __init__(self, **wrong):
+        self.wrong = wrong
+
+    async def logs(self, task_id, container, *, follow):
+        yield b"one\ntw"
+        await asyncio.sleep(0)
+        if (error := self.wrong.get(f"task{task_id[-1]}")) is not None:
+            raise error
+        yield b"o\n"
+
+
+REFUSED = KecsError("the log of web cannot be read: 403", "look at `kecs status`", ExitCode.UNREACHABLE)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (REFUSED, "the log of web cannot be read: 403", 5),
+        (RuntimeError("broken"), "the log of web cannot be read: broken", 1),
+    ],
+    ids=["refused", "unexpected"],
+)
+def test_what_cannot_be_read_is_said_and_ends_no_other_log(follow, error, message, code):
+    tasks = [of_web(1, "RUNNING"), of_web(2, "RUNNING")]
+    state = state_of(service(), *tasks)
+    logs = TaskLogs(lambda: state, Unwell(task1=error))
+
+    async def main():
+        lines = logs.lines(REGION, "default", "web", container="web", follow=follow)
+        return [json.loads(await anext(lines)) for _ in range(5)]
+
+    told = asyncio.run(asyncio.wait_for(main(), 5))
+    of_first = [line for line in told if line["taskId"].endswith("1")]
+    assert [line["text"] for line in of_first] == ["one", "tw", ""]
+    assert (of_first[-1]["error"]["message"], of_first[-1]["error"]["exitCode"]) == (message, code)
+    assert [line["text"] for line in told if line["taskId"].endswith("2")] == ["one", "two"]
+    assert [line for line in told if "error" in line] == of_first[-1:]
+
+
+def test_a_fault_of_the_reader_itself_cuts_the_answer():
+    state = state_of(of_web(1, "RUNNING"))
+    logs = TaskLogs(lambda: state, Written())
+
+    async def fails(*_):
+        raise RuntimeError("a fault")
+
+    logs._pour = fails
+
+    async def main():
+        return [
+            line async for line in logs.lines(REGION, "default", f"{1:032x}", container=None, follow=True)
+        ]
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        asyncio.run(main())

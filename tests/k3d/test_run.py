@@ -199,6 +199,22 @@ def test_ctrl_c_ends_the_program(program, tmp_path):
     wait_gone(int((tmp_path / "pid").read_text()))
 
 
+def test_ctrl_c_while_it_is_being_started_ends_the_program(program, tmp_path, monkeypatch):
+    tools = program(f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + '\\n'); time.sleep(600)")
+    popen = subprocess.Popen
+
+    def interrupted(*given, **options):
+        started = popen(*given, **options)
+        wait_for_text(tmp_path / "pid")
+        os.kill(os.getpid(), signal.SIGINT)
+        return started
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tools, (), limit=60)
+    wait_gone(int((tmp_path / "pid").read_text()))
+
+
 def test_it_does_not_hear_the_terminals_ctrl_c(program):
     tools = program("print(os.getsid(0) == os.getpid())")
     assert run(tools, (), limit=20).stdout == "True\n"

@@ -218,6 +218,23 @@ async def test_leaving_a_followed_log_closes_its_connection(client, api):
 
 
 @with_client
+async def test_a_followed_log_with_times_is_given_up_when_the_machine_has_slept(client, api):
+    """Its reader can go on with it on a new connection; without times it could not."""
+    api.put(pod())
+    api.write_log("default", "web", "web", b"one\n")
+    async with (
+        aclosing(client.logs("default", "web", "web", follow=True, timestamps=True)) as resumable,
+        aclosing(client.logs("default", "web", "web", follow=True)) as other,
+    ):
+        assert (await anext(resumable), await anext(other)) == (b"one\n", b"one\n")
+        client.rouse()
+        with pytest.raises(Unreachable, match="older than a sleep"):
+            await anext(resumable)
+        api.write_log("default", "web", "web", b"two\n")
+        assert await anext(other) == b"two\n"
+
+
+@with_client
 async def test_a_call_after_close_is_unreachable(client, api):
     await client.close()
     with pytest.raises(Unreachable, match="were closed"):

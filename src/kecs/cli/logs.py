@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from kecs.cli.commands import command, pass_session
 from kecs.cli.session import Session, paint
 from kecs.cli.targets import name_of
 from kecs.errors import ExitCode, KecsError
+
+if TYPE_CHECKING:
+    from kecs.client.admin_types import Refusal
 
 
 @command("logs")
@@ -32,9 +36,11 @@ def logs(
 ) -> None:
     """Print what the containers of a task, or of all tasks of a service, wrote.
 
-    It is kept as long as the task can be described.
+    It is kept as long as the task can be described. What cannot be read of a container is said as it happens,
+    and is an error in the end when no other container's log was read.
     """
     from kecs.client import instance, launch
+    from kecs.client.agent import exit_code
 
     if (target is None) == (daemon is None):
         raise KecsError(
@@ -54,10 +60,21 @@ def logs(
     client = launch.ensure_controlplane(session.paths, session.note)
     terminal = sys.stdout.isatty()
     sources: set[tuple[str, str]] = set()
+    failed: dict[tuple[str, str], Refusal] = {}
     found = client.logs(cluster, name, container=container, region=region, follow=follow)
     for line in found:
-        sources.add((line.task_id, line.container))
+        source = (line.task_id, line.container)
+        if line.error is not None:
+            failed[source] = line.error
+            session.warn(f"{line.task_id[:8]} {line.container}: {line.error.message}")
+            continue
+        sources.add(source)
         prefix = paint(f"{line.task_id[:8]} {line.container} |", "faint", terminal)
         out.line(f"{prefix} {line.text}")
+    if failed and sources <= failed.keys():
+        last = next(reversed(failed.values()))
+        raise KecsError(
+            "no log of these containers could be read to its end", last.hint, exit_code(last.exit_code)
+        )
     if not sources:
         session.note("nothing was written so far")

@@ -171,7 +171,7 @@ class StopProgress(Message, frozen=True, kw_only=True):
     done: bool = False
 
 
-class LogLine(Message, frozen=True, kw_only=True):
+class LogLine(Message, frozen=True, kw_only=True, omit_defaults=True):
     """One line of `GET /_kecs/logs?cluster=C&name=N[&container=X][&region=R][&follow=1]`.
 
     `name` is a service, or a task by id, unique prefix or ARN. The answer is one JSON object a line, oldest
@@ -182,3 +182,5 @@ class LogLine(Message, frozen=True, kw_only=True):
     container: str
     text: str
     """What the container wrote, without the newline; undecodable bytes are replaced."""
+    error: Refusal | None = None
+    """Why nothing more of this container can be read; then there is no text. Those of the others go on."""

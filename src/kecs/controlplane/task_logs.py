@@ -13,7 +13,7 @@ from functools import partial
 import msgspec
 
 from kecs import aio
-from kecs.client.admin_types import LogLine
+from kecs.client.admin_types import LogLine, Refusal
 from kecs.controlplane.endpoints import Changes
 from kecs.controlplane.lookup import find_service, find_task, nothing_found
 from kecs.controlplane.ps import tasks_of
@@ -98,14 +98,16 @@ class TaskLogs:
         async def fill() -> None:
             try:
                 await pour(queue)
-            except Exception:  # noqa: BLE001 - the top of a task: the reader must hear of the end
-                _log.exception("the logs of a task could not be read")
+            except Exception:
+                await queue.put(None)
+                raise
             await queue.put(None)
 
         filling = aio.create_task(fill(), name="reader of logs")
         try:
             while (line := await queue.get()) is not None:
                 yield line
+            await filling  # its failure cuts the answer: it must not look whole
         finally:
             await aio.cancel(filling)
 
@@ -143,27 +145,37 @@ class TaskLogs:
         return now is None or now.status == "INACTIVE"
 
     async def _of_container(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
-        """Yield each line as an encoded `LogLine` with its newline."""
-        unread = b""
+        """Yield each line as an encoded `LogLine` with its newline; at last why it cannot be read, if so.
+
+        What is wrong with one container does not end the others.
+        """
+        unread, error = b"", None
         try:
             async for data in self._runtime.logs(task_id, container, follow=follow):
                 *lines, unread = (unread + data).split(b"\n")
                 for line in lines:
                     yield _encode(task_id, container, line)
-        except KecsError as error:
-            if error.exit_code != ExitCode.NOT_FOUND:
-                raise
-            return  # it never came as far as writing anything
+        except KecsError as refused:
+            if refused.exit_code != ExitCode.NOT_FOUND:  # else it never came as far as writing anything
+                error = Refusal(message=refused.message, hint=refused.hint, exit_code=int(refused.exit_code))
+        except Exception as failure:  # noqa: BLE001 - the reader must hear of it, and of the other containers
+            _log.exception("the log of %s of task %s could not be read", container, task_id)
+            error = Refusal(
+                message=f"the log of {container} cannot be read: {failure or type(failure).__name__}",
+                hint="look at `kecs logs --daemon controlplane`",
+            )
         if unread:
             yield _encode(task_id, container, unread)
+        if error is not None:
+            yield _encode(task_id, container, b"", error)
 
     def _tell(self, service: Key) -> None:
         for news in self._news.get(service, ()):
             news.set()
 
 
-def _encode(task_id: str, container: str, text: bytes) -> bytes:
-    line = LogLine(task_id=task_id, container=container, text=text.decode(errors="replace"))
+def _encode(task_id: str, container: str, text: bytes, error: Refusal | None = None) -> bytes:
+    line = LogLine(task_id=task_id, container=container, text=text.decode(errors="replace"), error=error)
     return msgspec.json.encode(line) + b"\n"
 
 

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, Literal
 
 from kecs.errors import ExitCode, KecsError
@@ -77,11 +77,14 @@ def run(
         if program == "k3d":
             environment["KUBECONFIG"] = os.path.join(folder, "none")  # noqa: PTH118 - a string is needed
         path = str(tools.k3d if program == "k3d" else tools.docker)
-        process = _start([path, *words], environment, ears, stdin, (*keep, lock))
+        process: subprocess.Popen[bytes] | None = None
         try:
+            with _interrupted_later():
+                process = _start([path, *words], environment, ears, stdin, (*keep, lock))
             has_ended = _wait(process, begin + limit, tools.ended, ears)
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
         if not has_ended and tools.ended.is_set():
             raise _ended(program, words)
         if not has_ended:
@@ -95,6 +98,22 @@ def run(
         said = ears.said(process.returncode, time.monotonic() - begin)
     logger.debug("%s: exit code %d after %.1f s", _shown(program, words), said.code, said.seconds)
     return said
+
+
+@contextlib.contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Hear Ctrl-C at the end of the block: within `Popen` it would leave a program that nobody knows of."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _start(

@@ -41,8 +41,13 @@ class KubeClient:
         """Close all connections; calls and watches that are under way end with `Unreachable`."""
         await self._http.aclose()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: nothing can be asked any more."""
+        return self._http.closed
+
     def rouse(self) -> None:
-        """Resume all watches on new connections: this machine has slept."""
+        """Have watches, and logs with times, resumed on new connections: this machine has slept."""
         self._http.rouse()
 
     async def version(self) -> tuple[int, int]:
@@ -129,7 +134,7 @@ class KubeClient:
 
         `timestamps` puts the time (RFC 3339, nanoseconds) and a blank before each line; `since` is such a
         time, from whose second on lines are wanted: together they let a reader that lost the connection go
-        on.
+        on. So such a stream ends with `Unreachable` at a `rouse`, too.
         """
         params = {"container": container, "follow": str(follow).lower()}
         if timestamps:
@@ -142,7 +147,7 @@ class KubeClient:
         # A container may be silent for hours: here keep-alive alone notices a server that is gone.
         async with (
             self._http.stream("GET", path, params=params, silence=None) as answer,
-            aclosing(self._http.chunks(answer)) as chunks,
+            aclosing(self._http.chunks(answer, resumable=timestamps)) as chunks,
         ):
             async for chunk in chunks:
                 yield chunk

@@ -31,6 +31,8 @@ class Cluster:
         """Kinds of which the next `apply` is done, but its answer gets lost."""
         self.reports: dict[str, Any] = {}
         """By kind: what a watch is to tell its troubles to."""
+        self.deletion_failures: list[ApiError | Unreachable] = []
+        """Raised by the next calls of `delete`, the first first."""
         self.output: dict[tuple[str, str], list[bytes]] = {}
         """What containers wrote, by (pod, container)."""
         self.watched: Counter[str] = Counter()
@@ -39,10 +41,16 @@ class Cluster:
         """How often all watches were to be resumed."""
         self.closed_logs: set[tuple[str, str]] = set()
         self.log_reads: list[tuple[str, str, bool]] = []
+        self.log_failures: list[ApiError | Unreachable] = []
+        """Raised by the next calls of `logs`, the first first."""
+        self.short_reads = 0
+        """So many of the next reads end in good order after the first thing that was written."""
+        self.closed = False
         self._version = version
         self._uids = itertools.count(1)
         self._watchers: list[tuple[str, Mapping[str, str], asyncio.Queue[Any]]] = []
         self._wrote = asyncio.Event()
+        self._breaks: list[ApiError | Unreachable | None] = []
 
     # What a test does
 
@@ -106,6 +114,12 @@ class Cluster:
         self._wrote.set()
         self._wrote = asyncio.Event()
 
+    def break_logs(self, failure: ApiError | Unreachable | None = None) -> None:
+        """Let each stream of a log break off; None: as if in good order, as it is when the kubelet goes."""
+        self._breaks = [*self._breaks, failure]
+        self._wrote.set()
+        self._wrote = asyncio.Event()
+
     # What the runtime calls
 
     async def version(self) -> tuple[int, int]:
@@ -131,6 +145,8 @@ class Cluster:
     async def delete(
         self, kind: str, namespace: str | None, name: str, *, grace: int | None = None, uid: str | None = None
     ) -> bool:
+        if self.deletion_failures:
+            raise self.deletion_failures.pop(0)
         key = (kind, namespace, name)
         item = self.objects.get(key)
         if item is None or (uid is not None and item["metadata"]["uid"] != uid):
@@ -142,16 +158,34 @@ class Cluster:
             self.remove(kind, name)
         return True
 
-    async def logs(self, _namespace: str, pod: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
+    async def logs(
+        self,
+        _namespace: str,
+        pod: str,
+        container: str,
+        *,
+        follow: bool,
+        timestamps: bool = False,
+        since: str | None = None,
+    ) -> AsyncIterator[bytes]:
         self.log_reads.append((pod, container, follow))
-        told = 0
+        if self.log_failures:
+            raise self.log_failures.pop(0)
+        told, breaks = 0, self._breaks
+        short, self.short_reads = self.short_reads > 0, max(0, self.short_reads - 1)
         while True:
             wrote = self._wrote
-            written = self.output.get((pod, container), [])
-            while told < len(written):
-                yield written[told]
-                told += 1
-            if not follow or (pod, container) in self.closed_logs:
+            text = b"".join(self.output.get((pod, container), [])[: 1 if short else None])
+            if timestamps:
+                text = _stamped(text, since)
+            if told < len(text):
+                yield text[told:]
+                told = len(text)
+            if self._breaks is not breaks:
+                if (failure := self._breaks[-1]) is not None:
+                    raise failure
+                return
+            if short or not follow or (pod, container) in self.closed_logs:
                 return
             await wrote.wait()
 
@@ -174,7 +208,7 @@ class Cluster:
         self.roused += 1
 
     async def close(self) -> None:
-        pass
+        self.closed = True
 
     def _matching(self, kind: str, namespace: str | None, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         return [
@@ -192,3 +226,14 @@ class Cluster:
 def _has(item: dict[str, Any], labels: Mapping[str, str]) -> bool:
     mine = item["metadata"].get("labels") or {}
     return all(mine.get(name) == value for name, value in labels.items())
+
+
+def _stamped(text: bytes, since: str | None) -> bytes:
+    """Return a log as the kubelet tells it: one line each second of 2026's first day."""
+    lines = text.splitlines(keepends=True)
+    times = [f"2026-01-01T{n // 3600:02}:{n // 60 % 60:02}:{n % 60:02}" for n in range(len(lines))]
+    return b"".join(
+        f"{time}.000000000Z ".encode() + line
+        for time, line in zip(times, lines, strict=True)
+        if since is None or f"{time}Z" >= since
+    )

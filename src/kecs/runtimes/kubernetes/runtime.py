@@ -128,9 +128,10 @@ class KubernetesRuntime:
         return self._news.observations()
 
     async def logs(self, task_id: str, container: str, *, follow: bool) -> AsyncIterator[bytes]:
-        """Yield what a container wrote, oldest first; with `follow` until it has ended.
+        """Yield what a container wrote, oldest first; with `follow` until it has ended, whatever breaks.
 
-        Raises `KecsError` when nothing is kept of the task, or the cluster cannot be reached.
+        Raises `KecsError` when nothing is kept of the task, the cluster refuses to tell, or (without
+        `follow`) it cannot be reached.
         """
         tracked = self._pods.get(task_id)
         while follow and tracked is not None and not tracked.over and _waits(tracked, container):
@@ -140,7 +141,11 @@ class KubernetesRuntime:
                 yield chunk
         elif tracked is not None and not tracked.over and tracked.place is not None:
             try:
-                living = self._logs.read_living(*tracked.place, container, follow=follow)
+                living = (
+                    self._logs.follow(tracked, container)
+                    if follow
+                    else self._logs.read_living(*tracked.place, container)
+                )
                 async with aclosing(living) as chunks:
                     async for chunk in chunks:
                         yield chunk

@@ -20,6 +20,7 @@ from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, Unreachable
 from kecs.runtimes.base import TaskObserved
 from kecs.runtimes.kubernetes import pods, reasons
+from kecs.runtimes.kubernetes.log_stream import Life
 from kecs.runtimes.kubernetes.nodes import Nodes
 from kecs.runtimes.kubernetes.pod_logs import PodLogs
 
@@ -64,7 +65,7 @@ class TrackedPod:
         self.over = False
         """Nothing of the task exists any more, and that was said."""
         self.changed = asyncio.Event()
-        """Set (and replaced) at each observation."""
+        """Set (and replaced) at each observation, and when the pod goes or is told to."""
         self._tools = tools
         self._pod: dict[str, Any] | None = None
         self._ordered: _Ordered | None = None
@@ -72,6 +73,8 @@ class TrackedPod:
         self._on_watch = True
         """The watch has told of it; until then a list may be older than the pod."""
         self._stopping = False
+        self._is_gone = False
+        """The pod is not in the cluster any more."""
         self._looks: list[asyncio.TimerHandle] = []
         self._late: asyncio.TimerHandle | None = None
         self._ending: asyncio.Task[None] | None = None
@@ -86,6 +89,14 @@ class TrackedPod:
     def order(self, namespace: str, name: str, *, secret: bool) -> None:
         """Note what is asked for next: a request that is not answered may have been done all the same."""
         self._ordered = _Ordered(namespace, name, secret)
+
+    def life(self, container: str) -> Life:
+        """Say what is known of a container by now, to those who read its log (`log_stream.Writer`)."""
+        if self.over or self._is_gone:
+            return Life.IS_GONE
+        seen = self.last.containers if self.last is not None else []
+        stopped = any(one.name == container and one.status == "STOPPED" for one in seen)
+        return Life.HAS_ENDED if stopped else Life.GOES_ON
 
     def created(self, pod: dict[str, Any]) -> None:
         """Take the pod as the API server answered when it was created; the watch may have been faster."""
@@ -120,6 +131,8 @@ class TrackedPod:
 
     def gone(self) -> None:
         """Take that the pod is not there any more."""
+        self._is_gone = True
+        self._stir()
         if not self.over and self._ending is None:
             self._end(self._vanish(self._gone(stopping=self._stopping)))
 
@@ -159,6 +172,7 @@ class TrackedPod:
     def lost(self, why: str | None = None) -> None:
         """Say that the cluster does not know the task."""
         self.over = True
+        self._tools.logs.settle(self.task_id)
         last = self._gone(stopping=False)
         self._publish(msgspec.structs.replace(last, lost=True, failure=why))
 
@@ -191,10 +205,10 @@ class TrackedPod:
         return pods.gone(self.task_id, self.last, stopping=stopping, why=why)
 
     def _capture(self, observed: TaskObserved) -> None:
-        """Have the logs of all containers that run or ran kept."""
-        assert self.place is not None
+        """Have the logs of all containers that run or ran kept; what waits to try again does so at once."""
         names = [one.name for one in observed.containers if one.started_at is not None]
-        self._tools.logs.capture(self.task_id, *self.place, names)
+        self._tools.logs.capture(self, names)
+        self._stir()
 
     def _end(self, how: Any) -> None:
         self._forget_timers()
@@ -202,9 +216,12 @@ class TrackedPod:
 
     async def _conclude(self, final: TaskObserved) -> None:
         """Keep the logs of a pod of which nothing runs any more, delete it, and say so."""
-        self._capture(final)
-        await self._tools.logs.captured(self.task_id, LOGS_WITHIN)
-        await self._delete(grace=None)
+        while True:
+            self._capture(final)
+            await self._tools.logs.captured(self.task_id, LOGS_WITHIN)
+            if await self._try_to_delete(grace=None):
+                break
+            await asyncio.sleep(RETRY_AFTER)  # then there is time for what is not whole of its logs, too
         self._finish(final)
 
     async def _vanish(self, final: TaskObserved) -> None:
@@ -221,24 +238,30 @@ class TrackedPod:
 
     def _finish(self, final: TaskObserved) -> None:
         self.over = True
+        self._tools.logs.settle(self.task_id)
         self._publish(final)
 
     async def _delete(self, *, grace: int | None) -> None:
         """Delete the pod and what belongs to it, however long that takes."""
+        while True:
+            if await self._try_to_delete(grace=grace):
+                return
+            await asyncio.sleep(RETRY_AFTER)
+
+    async def _try_to_delete(self, *, grace: int | None) -> bool:
+        """Delete the pod and what belongs to it; False when that cannot be done now."""
         if self._pod is None:
-            return
+            return True
         metadata = self._pod["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
-        while True:
-            try:
-                await self._tools.client.delete("Pod", namespace, name, grace=grace, uid=metadata["uid"])
-                if pods.has_secret(self._pod):
-                    await self._tools.client.delete("Secret", namespace, name)
-            except (ApiError, Unreachable) as error:
-                _log.warning("pod %s/%s could not be deleted: %s", namespace, name, error)
-                await asyncio.sleep(RETRY_AFTER)
-            else:
-                return
+        try:
+            await self._tools.client.delete("Pod", namespace, name, grace=grace, uid=metadata["uid"])
+            if pods.has_secret(self._pod):
+                await self._tools.client.delete("Secret", namespace, name)
+        except (ApiError, Unreachable) as error:
+            _log.warning("pod %s/%s could not be deleted: %s", namespace, name, error)
+            return False
+        return True
 
     def _expect_the_end(self, pod: dict[str, Any]) -> None:
         if self._late is None:
@@ -275,8 +298,11 @@ class TrackedPod:
             self._late.cancel()
             self._late = None
 
-    def _publish(self, observed: TaskObserved) -> None:
-        self.last = observed
+    def _stir(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def _publish(self, observed: TaskObserved) -> None:
+        self.last = observed
+        self._stir()
         self._tools.publish(observed)
