@@ -11,11 +11,20 @@ import uuid
 from functools import partial
 
 import pytest
+from tests import own_network
 from tests.cluster import target
 from tests.cluster.harness import build
 from tests.cluster.harness.cluster import Cluster, Options
 from tests.cluster.leaving import Leaving
 from tests.process.harness import Home, until
+
+AT_A_TIME = 2
+"""Processes with tests: each has a cluster of its own, and the two cores are shared."""
+
+
+def pytest_xdist_auto_num_workers():
+    """Say how many processes `--numprocesses auto` is; your own cluster is on none of our networks."""
+    return AT_A_TIME if not target.yours() and own_network.is_possible() else 0
 
 
 def pytest_sessionstart():
