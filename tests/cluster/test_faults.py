@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.cluster import service, target
+from tests.cluster.harness import procs
 from tests.cluster.harness.cluster import Cluster
 from tests.cluster.talk import Talk
 from tests.process.harness import Home, until
@@ -21,6 +22,8 @@ RATE, TUNNEL_RATE = 100, 25
 """Requests a second on each route. Tunnels need the API server: meanwhile 1,024 are held at most."""
 NOTICED_WITHIN = 5.0
 """Seconds until a tunnel whose far end does not answer is given up."""
+NOBODY = 250
+"""The host's number of an address that nothing has in the network of a cluster."""
 WHILE_DOWN = 300
 """Requests on the direct route while something is down."""
 
@@ -155,6 +158,36 @@ def test_an_api_server_that_falls_silent_is_noticed_and_tunnels_heal(web):
     assert direct_talk.broken is None
     assert tunnel.tally.failed_outside(in_flight) == [], "who came later was held until it was back"
     assert {row["state"] for row in web.home.forwards()} == {"ACTIVE"}
+
+
+@contextlib.contextmanager
+def without_a_way_to_the_node(web: Web) -> Iterator[None]:
+    """Send what is for the node to an address of its network that nobody has: nothing comes back."""
+    network = web.cluster.network
+    detour = (f"{web.cluster.nodes[0].address}/32", "via", network.address(NOBODY), "dev", network.bridge)
+    procs.run("ip", "route", "add", *detour)
+    try:
+        yield
+    finally:
+        procs.run("ip", "route", "delete", *detour)
+
+
+@pytest.mark.timeout(240)
+def test_where_nodes_cannot_be_reached_tunnels_serve_until_they_can_again(web):
+    port = service.forward(web.home, name="auto")
+    assert service.row(web.home, port)["route"] == "direct"
+    with Load(port, rate=RATE) as load:
+        until(lambda: load.tally.total > 50, "requests are answered")
+        struck = time.monotonic()
+        with without_a_way_to_the_node(web):
+            at_the_blow = service.span(struck)
+            until(lambda: service.row(web.home, port)["route"] == "tunnel", "tunnels serve", seconds=30)
+            service.more(load, 2 * RATE)
+        until(lambda: service.row(web.home, port)["route"] == "direct", "it is direct again", seconds=90)
+        service.more(load, RATE)
+    web.home.run("port-forward", "stop", "auto")
+
+    assert load.tally.failed_outside(at_the_blow) == [], "a dial that fails goes elsewhere, unnoticed"
 
 
 @pytest.mark.timeout(120)
