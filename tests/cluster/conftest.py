@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 from tests import own_network
 from tests.cluster import target
-from tests.cluster.harness import build
+from tests.cluster.harness import build, ledger
 from tests.cluster.harness.cluster import Cluster, Options
 from tests.cluster.leaving import Leaving
 from tests.process.harness import Home, until
@@ -32,6 +32,7 @@ def pytest_sessionstart():
     try:
         if not target.yours():
             build.require_machine()
+            ledger.sweep()  # of all processes of this session the first is on the computer's own network
         build.kube()
         build.server()
     except RuntimeError as error:

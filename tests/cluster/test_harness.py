@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -248,3 +249,17 @@ def test_what_a_crashed_run_left_is_taken_down_by_the_next(own):
     assert not procs.mentioning(str(crashed.folder))
     assert isinstance(own, Cluster)
     assert own.controlplane.ready()
+
+
+@pytest.mark.parametrize(("namespace", "stays"), [("computer", True), ("here", False), ("ended", False)])
+def test_a_bridge_on_the_computers_network_is_left_to_a_process_that_is_there(monkeypatch, namespace, stays):
+    monkeypatch.setattr(ledger, "namespace_of", {"self": "here", "1": "computer"}.__getitem__)
+    crashed = ledger.Ledger.create(secrets.token_hex(3), lasting=False)
+    crashed.owner, crashed.namespace = [os.getpid(), 1], namespace  # a process of this number, long ago
+    crashed.save()
+    assert crashed.abandoned
+
+    ledger.sweep()
+
+    assert crashed.folder.exists() == stays
+    crashed.unmake()

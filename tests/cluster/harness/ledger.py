@@ -25,10 +25,14 @@ FILE = "made.json"
 
 @dataclass(slots=True)
 class Ledger:
-    """One cluster's file. `owner` is the process that the cluster ends with, [pid, start]; None: it lasts."""
+    """One cluster's file. `owner` is the process that the cluster ends with, [pid, start]; None: it lasts.
+
+    `namespace` is that of the network in which it has its bridge: only from there it can be removed.
+    """
 
     folder: Path
     owner: list[int] | None
+    namespace: str | None = None
     number: int | None = None
     processes: list[list[int]] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
@@ -39,7 +43,7 @@ class Ledger:
         folder = folder_of(name)
         folder.mkdir(mode=0o755)
         owner = None if lasting else [os.getpid(), procs.started(os.getpid())]
-        ledger = cls(folder, owner)
+        ledger = cls(folder, owner, namespace_of("self"))
         ledger.save()
         return ledger
 
@@ -75,6 +79,15 @@ class Ledger:
         """Whether the process that the cluster was to end with is gone."""
         return self.owner is not None and not procs.alive(*self.owner)
 
+    @property
+    def within_reach(self) -> bool:
+        """Whether its bridge can be removed from here, or went with the network of its run.
+
+        A process with tests may have a network of its own (`tests.own_network`), which ends with it; the
+        computer's does not.
+        """
+        return self.namespace == namespace_of("self") or self.namespace != namespace_of("1")
+
     def unmake(self) -> None:
         """Take everything down; what is gone already is no error."""
         for pid, start in self.processes:
@@ -89,6 +102,11 @@ class Ledger:
             shutil.rmtree(self.folder)
         except FileNotFoundError:  # another run takes the same leftovers down at this moment
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def namespace_of(process: str) -> str:
+    """Return what names the network of a process: `self`, or its number."""
+    return str(Path(f"/proc/{process}/ns/net").readlink())
 
 
 def folder_of(name: str) -> Path:
@@ -107,7 +125,7 @@ def taken() -> set[int]:
 
 
 def sweep() -> None:
-    """Take down the clusters whose run has died."""
+    """Take down the clusters whose run has died, but for those that only another process can."""
     for ledger in ledgers():
-        if ledger.abandoned:
+        if ledger.abandoned and ledger.within_reach:
             ledger.unmake()
