@@ -40,11 +40,11 @@ FULL = 256 * 1024
 """Bytes that wait for the socket at which connections keep what more they have, and are not read."""
 UNUSED = 30.0
 """Seconds after which a second tunnel into a pod, that nobody uses any more, is closed."""
-PORTION = 192 * 1024
+PORTION = 240 * 1024
 """Bytes that are worth waiting for while nobody else has anything to say (`kecs.net.lull`)."""
 LITTLE = 16 * 1024
 """What is less than that is no part of a body at full speed: it is not delayed."""
-REST = 0.0005
+REST = 0.001
 """Seconds to wait for them: each wake-up of this side is also one for the API server to give."""
 FAST = 20e6
 """Bytes a second from which on that is tried."""
