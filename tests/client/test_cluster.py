@@ -76,7 +76,18 @@ def no_login(api):
     api.tokens = {"good"}
 
 
-@pytest.mark.parametrize(("spoil", "says"), [(no_right, "refuses context"), (no_login, "401")])
+def no_sidecars(api):
+    api.version = ("1", "28+")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (no_right, "refuses context"),
+        (no_login, "401"),
+        (no_sidecars, r"`kecs-test` is Kubernetes 1\.28; 1\.29 or newer is needed"),
+    ],
+)
 def test_a_first_start_that_the_cluster_refuses_creates_nothing(home, api, kubeconfig, spoil, says):
     spoil(api)
     with pytest.raises(KecsError, match=says) as caught:

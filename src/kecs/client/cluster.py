@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kecs.kube.client import KubeClient
 
 T = TypeVar("T")
+OLDEST = (1, 29)
+"""The first Kubernetes that starts native sidecars without being asked to (KEP-753): an older one would take
+them for init containers that have to end, and wait for ever."""
 LOOK_LIMIT = 20.0
 """Seconds for the cluster to say which one it is; a credential plugin may have to ask somebody else."""
 DESTROY_LIMIT = 180.0
@@ -28,14 +31,20 @@ DESTROY_LIMIT = 180.0
 def choose(kubeconfig: str | None, context: str | None) -> Kubernetes:
     """Return the cluster that a kubeconfig names (None: kubectl's own, and its current context).
 
-    Raises `KecsError` (exit 5) when it cannot be reached or does not let us in.
+    Raises `KecsError` (exit 5) when it cannot be reached, does not let us in or is too old.
     """
     from kecs.kube.access import Access
 
     access = Access.load(Path(kubeconfig) if kubeconfig is not None else None, context)
-    return Kubernetes(
-        kubeconfig=str(access.kubeconfig), context=access.context, cluster_uid=_ask(access, _uid, LOOK_LIMIT)
-    )
+    uid, version = _ask(access, _uid_and_version, LOOK_LIMIT)
+    if version < OLDEST:
+        has, needs = (".".join(map(str, each)) for each in (version, OLDEST))
+        raise KecsError(
+            f"the cluster of context `{access.context}` is Kubernetes {has}; {needs} or newer is needed",
+            "update the cluster, or name another by `--context`",
+            ExitCode.UNREACHABLE,
+        )
+    return Kubernetes(kubeconfig=str(access.kubeconfig), context=access.context, cluster_uid=uid)
 
 
 def confirm(chosen: Kubernetes, limit: float = LOOK_LIMIT) -> None:
@@ -137,3 +146,7 @@ async def _uid(client: KubeClient) -> str:
     from kecs.kube.identity import cluster_uid
 
     return await cluster_uid(client)
+
+
+async def _uid_and_version(client: KubeClient) -> tuple[str, tuple[int, int]]:
+    return await _uid(client), await client.version()

@@ -19,7 +19,7 @@ from kecs import aio
 from kecs.kube.client import KubeClient
 from kecs.kube.errors import ApiError, Unreachable
 from kecs.runtimes.base import TaskObserved
-from kecs.runtimes.kubernetes import pods, reasons
+from kecs.runtimes.kubernetes import identity, pods, reasons
 from kecs.runtimes.kubernetes.log_stream import Life
 from kecs.runtimes.kubernetes.nodes import Nodes
 from kecs.runtimes.kubernetes.pod_logs import PodLogs
@@ -185,9 +185,11 @@ class TrackedPod:
     async def _find(self) -> None:
         """Take a pod whose creation nobody answered as it is; without one, say that the task is over."""
         if self._ordered is not None:
-            found = await self._tools.client.get("Pod", self._ordered.namespace, self._ordered.name)
-            if found is not None:
-                self.created(found)
+            # Listed, not got: the smallest role has no other way to look at pods.
+            named = {identity.TASK_ID: self.task_id}
+            found, _ = await self._tools.client.list("Pod", self._ordered.namespace, named)
+            if found:
+                self.created(found[0])
                 return
             await self.drop_secret()
         if self._pod is None:  # the watch has not been faster
