@@ -13,12 +13,12 @@ demo: setup
 
 # Several files at a time, where each can have a network of its own: on Linux as root (tests/own_network.py).
 test: setup
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # A real Kubernetes on this machine: Linux, root, Go, and the Debian packages that it asks for (CONTRIBUTING.md).
 test-cluster: setup
 	@$(BIN)/python -m tests.cluster.harness.build
-	@$(BIN)/python -m pytest tests/cluster --numprocesses auto --dist loadfile
+	@$(BIN)/python -m pytest tests/cluster --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 check: setup
 	@$(BIN)/ruff check .

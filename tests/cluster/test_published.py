@@ -192,7 +192,8 @@ def test_requests_wait_while_a_cluster_restarts_and_what_publishes_is_there_befo
                 until(lambda: service.row(site.home, port)["connections"]["held"] > 10, "requests wait")
                 site.publisher.start()
                 until(lambda: service.row(site.home, port)["connections"]["held"] > 60, "and go on to wait")
-                assert site.route(port) is None
+                # Nodes that were silent are tried again now and then; what publishes is no way meanwhile.
+                assert site.route(port) in (None, "direct")
             finally:
                 site.cluster.controlplane.apiserver.start()
                 site.cluster.controlplane.wait_ready()
