@@ -92,6 +92,19 @@ def without_controlplane(web: Web) -> Iterator[None]:
     until(lambda: web.home.pid("controlplane") != killed, "another control plane")
 
 
+@contextlib.contextmanager
+def under_load(web: Web) -> Iterator[tuple[Load, Load, Talk, Talk]]:
+    """Ask and talk on both routes all the while: requests direct and by tunnel, connections direct and so."""
+    with (
+        Talk(web.direct_echo) as direct_talk,
+        Talk(web.tunnel_echo) as tunnel_talk,
+        Load(web.direct, rate=RATE) as direct,
+        Load(web.tunnel, rate=TUNNEL_RATE) as tunnel,
+    ):
+        until(lambda: direct.tally.total > 50 and tunnel.tally.total > 25, "requests are answered")
+        yield direct, tunnel, direct_talk, tunnel_talk
+
+
 Breaks = Callable[[Web], contextlib.AbstractContextManager[None]]
 FAULTS: dict[str, tuple[Breaks, bool]] = {
     "api-server": (without_apiserver, True),
@@ -107,13 +120,7 @@ FAULTS: dict[str, tuple[Breaks, bool]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_direct_connections_notice_nothing_and_tunnels_heal(web, fault):
     without, ends_tunnels = FAULTS[fault]
-    with (
-        Talk(web.direct_echo) as direct_talk,
-        Talk(web.tunnel_echo) as tunnel_talk,
-        Load(web.direct, rate=RATE) as direct,
-        Load(web.tunnel, rate=TUNNEL_RATE) as tunnel,
-    ):
-        until(lambda: direct.tally.total > 50 and tunnel.tally.total > 25, "requests are answered")
+    with under_load(web) as (direct, tunnel, direct_talk, tunnel_talk):
         struck = time.monotonic()
         with without(web):
             at_the_blow = service.span(struck)
@@ -133,13 +140,7 @@ def test_direct_connections_notice_nothing_and_tunnels_heal(web, fault):
 @pytest.mark.timeout(240)
 def test_an_api_server_that_falls_silent_is_noticed_and_tunnels_heal(web):
     """Its connections stay open, and nothing comes by them any more: as when this computer loses a VPN."""
-    with (
-        Talk(web.direct_echo) as direct_talk,
-        Talk(web.tunnel_echo) as tunnel_talk,
-        Load(web.direct, rate=RATE) as direct,
-        Load(web.tunnel, rate=TUNNEL_RATE) as tunnel,
-    ):
-        until(lambda: direct.tally.total > 50 and tunnel.tally.total > 25, "requests are answered")
+    with under_load(web) as (direct, tunnel, direct_talk, tunnel_talk):
         struck = time.monotonic()
         web.cluster.cut_controlplane()
         try:

@@ -78,24 +78,21 @@ async def test_an_order_to_stop_that_comes_again_has_the_log_asked_for_at_once(
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_a_log_that_breaks_while_it_is_captured_is_completed(tmp_path: Path, how: str) -> None:
-    @scenario
-    async def play(world: World) -> None:
-        await running(world)
-        world.cluster.write(POD, "app", b"one\ntwo\nthr")
-        await world.runtime.stop(TASK)
-        await until(lambda: world.cluster.log_reads)
-        for failure in (KUBELET_AWAY, KUBELET_STARTS, BUSY, REMOVED):
-            world.cluster.log_failures.append(failure)
-        world.cluster.break_logs(BREAKS[how])
-        await until(lambda: not world.cluster.log_failures)
-        assert not (world.folder / TASK / "app.log").exists(), "it is not whole yet"
-        world.cluster.write(POD, "app", b"ee\nfour\n", end=True)
-        await goes(world)
-        assert kept(world) == b"one\ntwo\nthree\nfour\n"
-        assert [each.name for each in (world.folder / TASK).iterdir()] == ["app.log"]
-
-    play(tmp_path=tmp_path)
+@scenario
+async def test_a_log_that_breaks_while_it_is_captured_is_completed(world: World, how: str) -> None:
+    await running(world)
+    world.cluster.write(POD, "app", b"one\ntwo\nthr")
+    await world.runtime.stop(TASK)
+    await until(lambda: world.cluster.log_reads)
+    for failure in (KUBELET_AWAY, KUBELET_STARTS, BUSY, REMOVED):
+        world.cluster.log_failures.append(failure)
+    world.cluster.break_logs(BREAKS[how])
+    await until(lambda: not world.cluster.log_failures)
+    assert not (world.folder / TASK / "app.log").exists(), "it is not whole yet"
+    world.cluster.write(POD, "app", b"ee\nfour\n", end=True)
+    await goes(world)
+    assert kept(world) == b"one\ntwo\nthree\nfour\n"
+    assert [each.name for each in (world.folder / TASK).iterdir()] == ["app.log"]
 
 
 @scenario
@@ -234,25 +231,22 @@ class Follower:
 
 
 @pytest.mark.parametrize("how", BREAKS)
-def test_following_goes_on_over_breaks_until_the_container_has_ended(tmp_path: Path, how: str) -> None:
-    @scenario
-    async def play(world: World) -> None:
-        await running(world)
-        world.cluster.write(POD, "app", b"one\ntwo\nthr")
-        follower = Follower(world)
-        await until(lambda: follower.told == b"one\ntwo\nthr")
-        world.cluster.log_failures = [AWAY, KUBELET_AWAY, KUBELET_STARTS]
-        world.cluster.break_logs(BREAKS[how])
-        await until(lambda: not world.cluster.log_failures)
-        world.cluster.write(POD, "app", b"ee\n")
-        await until(lambda: follower.told == b"one\ntwo\nthree\n")
-        world.cluster.break_logs(BREAKS[how])
-        world.cluster.write(POD, "app", b"four\n", end=True)
-        world.cluster.update(POD, **ended(0))
-        await asyncio.wait_for(follower.reading, 5)
-        assert follower.told == b"one\ntwo\nthree\nfour\n"
-
-    play(tmp_path=tmp_path)
+@scenario
+async def test_following_goes_on_over_breaks_until_the_container_has_ended(world: World, how: str) -> None:
+    await running(world)
+    world.cluster.write(POD, "app", b"one\ntwo\nthr")
+    follower = Follower(world)
+    await until(lambda: follower.told == b"one\ntwo\nthr")
+    world.cluster.log_failures = [AWAY, KUBELET_AWAY, KUBELET_STARTS]
+    world.cluster.break_logs(BREAKS[how])
+    await until(lambda: not world.cluster.log_failures)
+    world.cluster.write(POD, "app", b"ee\n")
+    await until(lambda: follower.told == b"one\ntwo\nthree\n")
+    world.cluster.break_logs(BREAKS[how])
+    world.cluster.write(POD, "app", b"four\n", end=True)
+    world.cluster.update(POD, **ended(0))
+    await asyncio.wait_for(follower.reading, 5)
+    assert follower.told == b"one\ntwo\nthree\nfour\n"
 
 
 @scenario

@@ -146,25 +146,22 @@ class World:
 
 
 def scenario(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test in a world of its own, which is closed after it."""
+    """Run a test in a world of its own, which is closed after it; its other arguments are pytest's."""
 
-    async def play(folder: Path, **fixtures: object) -> None:
-        world = World(folder)
-        try:
-            await test(world, **fixtures)
-        finally:
-            await world.close()
+    def alone(tmp_path: Path, **others: object) -> None:
+        async def play() -> None:
+            world = World(tmp_path / "tasks")
+            try:
+                await test(world, **others)
+            finally:
+                await world.close()
 
-    if "monkeypatch" in inspect.signature(test).parameters:
+        asyncio.run(play())
 
-        def with_monkeypatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-            asyncio.run(play(tmp_path / "tasks", monkeypatch=monkeypatch))
-
-        return with_monkeypatch
-
-    def alone(tmp_path: Path) -> None:
-        asyncio.run(play(tmp_path / "tasks"))
-
+    signature = inspect.signature(test)
+    others = [each for name, each in signature.parameters.items() if name != "world"]
+    folder = inspect.signature(alone).parameters["tmp_path"]
+    alone.__signature__ = signature.replace(parameters=[folder, *others])  # type: ignore[attr-defined]
     return alone
 
 
@@ -269,19 +266,17 @@ async def test_a_pod_that_is_not_understood_is_told_as_trouble_until_it_is(
 
 
 @pytest.mark.parametrize("kind", ["Pod", "Node", "Service"])
-def test_every_watch_begins_anew_after_what_is_not_understood(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+@scenario
+async def test_every_watch_begins_anew_after_what_is_not_understood(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    async def scene(world: World) -> None:
-        await world.open()
-        await until(lambda: world.cluster.watched[kind] == 1)
-        world.cluster.send(kind, Changed({"kind": kind}))
-        await until(lambda: world.cluster.watched[kind] == 2)
-        world.cluster.send(kind, Changed({"kind": kind}))
-        await until(lambda: world.cluster.watched[kind] == 3)
-
     monkeypatch.setattr(following, "AGAIN", Backoff(first=0.01, cap=0.01))
-    scenario(scene)(tmp_path)
+    await world.open()
+    await until(lambda: world.cluster.watched[kind] == 1)
+    world.cluster.send(kind, Changed({"kind": kind}))
+    await until(lambda: world.cluster.watched[kind] == 2)
+    world.cluster.send(kind, Changed({"kind": kind}))
+    await until(lambda: world.cluster.watched[kind] == 3)
 
 
 @scenario
@@ -458,25 +453,19 @@ async def test_a_pod_that_was_made_without_an_answer_is_the_task_s(world: World)
 
 
 @pytest.mark.parametrize("told", [False, True], ids=["the watch is late", "the watch told of it"])
-def test_a_stop_ends_a_pod_that_was_made_without_an_answer(tmp_path: Path, told: bool) -> None:
-    async def play() -> None:
-        world = World(tmp_path / "tasks")
-        try:
-            await world.open()
-            await asyncio.sleep(0.01)
-            world.cluster.unanswered.add("Pod")
-            with pytest.raises(Unreachable):
-                await world.runtime.run(HIDING)
-            if told:
-                await asyncio.sleep(0.01)
-            await world.runtime.stop(TASK)
-            last = await world.until(lambda seen: seen.ended)
-            assert not last.lost
-            await emptied(world, "Pod", "Secret")
-        finally:
-            await world.close()
-
-    asyncio.run(play())
+@scenario
+async def test_a_stop_ends_a_pod_that_was_made_without_an_answer(world: World, told: bool) -> None:
+    await world.open()
+    await asyncio.sleep(0.01)
+    world.cluster.unanswered.add("Pod")
+    with pytest.raises(Unreachable):
+        await world.runtime.run(HIDING)
+    if told:
+        await asyncio.sleep(0.01)
+    await world.runtime.stop(TASK)
+    last = await world.until(lambda seen: seen.ended)
+    assert not last.lost
+    await emptied(world, "Pod", "Secret")
 
 
 @scenario
@@ -622,22 +611,18 @@ async def test_a_service_that_somebody_changes_or_deletes_has_drifted(world: Wor
     ],
     ids=["selector", "targetPort", "type", "another port"],
 )
-def test_a_service_that_leads_elsewhere_has_drifted(tmp_path: Path, change: Callable[[Any], None]) -> None:
-    async def play() -> None:
-        world = World(tmp_path / "tasks")
-        try:
-            await world.open()
-            await world.runtime.expose(EXPOSURE)
-            drift = world.runtime.drift()
-            item = copy.deepcopy(world.cluster.objects["Service", SPACE, "web"])
-            change(item["spec"])
-            world.cluster.put(item)
-            async with asyncio.timeout(5):
-                assert await anext(drift) == (SPACE, "web")
-        finally:
-            await world.close()
-
-    asyncio.run(play())
+@scenario
+async def test_a_service_that_leads_elsewhere_has_drifted(
+    world: World, change: Callable[[Any], None]
+) -> None:
+    await world.open()
+    await world.runtime.expose(EXPOSURE)
+    drift = world.runtime.drift()
+    item = copy.deepcopy(world.cluster.objects["Service", SPACE, "web"])
+    change(item["spec"])
+    world.cluster.put(item)
+    async with asyncio.timeout(5):
+        assert await anext(drift) == (SPACE, "web")
 
 
 @scenario
