@@ -18,7 +18,7 @@ test: setup
 # A real Kubernetes on this machine: Linux, root, Go, and the Debian packages that it asks for (CONTRIBUTING.md).
 test-cluster: setup
 	@$(BIN)/python -m tests.cluster.harness.build
-	@$(BIN)/python -m pytest tests/cluster --numprocesses auto --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest tests/cluster
 
 check: setup
 	@$(BIN)/ruff check .
