@@ -108,7 +108,7 @@ class Observations:
             return False
         if seen.ended:
             flow.port_tries += 1
-            flow.taken, flow.known = seen.port_taken, False
+            flow.taken, flow.known, flow.tried = seen.port_taken, False, False
             flow.changed.set()
         return True
 

@@ -26,7 +26,7 @@ async def follow(
     watch: Callable[[], AsyncGenerator[Event, None]],
     take: Callable[[Event], None],
     what: str,
-    report: Report | None = None,
+    report: Report,
 ) -> None:
     """Give each event of `watch()` to `take`, for ever; cancelled by the owner.
 
@@ -41,17 +41,12 @@ async def follow(
                     take(event)
                     if failures:
                         failures = 0
-                        _tell(report, None)
+                        report(None)
         except (ApiError, Unreachable):
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours, or an object as nobody expects it
             if failures == 0:
                 _log.exception("the watch of %s failed and begins anew", what)
             failures += 1
-            _tell(report, Unreachable(f"what the cluster says of its {what} is not understood: {error!r}"))
+            report(Unreachable(f"what the cluster says of its {what} is not understood: {error!r}"))
         await asyncio.sleep(AGAIN.delay(max(failures - 1, 0), random.random))
-
-
-def _tell(report: Report | None, error: Unreachable | None) -> None:
-    if report is not None:
-        report(error)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import time
 from collections.abc import AsyncGenerator
@@ -37,7 +36,6 @@ _PASSING = frozenset(
     {HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS}
 )
 """Statuses below 500 that asking again can mend: a kubelet that starts knows no pods yet, and says 404."""
-_log = logging.getLogger(__name__)
 
 
 class Life(Enum):
@@ -89,9 +87,7 @@ async def follow(
             failure = error
         if failure is None and not news and life is Life.HAS_ENDED:
             return
-        if (
-            news and lines.mark.latest is None
-        ):  # a server that gives no times: no place to go on from is known
+        if news and lines.mark.latest is None:  # it gives no times: where to go on is not known
             if failure is not None:
                 raise failure
             return
